@@ -1,0 +1,588 @@
+"""A run from the command line to its last file: options, folder, metrics, progress, checkpoints, evaluation.
+
+Nothing here knows an algorithm. A script's `train` uses a `Run` like this:
+
+    run = Run(config, "dqn")                       # options checked, generators seeded, folder made
+    run.checkpoint(q_network=..., buffer=...)      # what has to survive; read back here when resuming
+    for step in run.steps(config.num_envs):        # progress bar, checkpoints, Ctrl-C
+        ...
+        run.record(infos)                          # episodes that ended
+        run.log(td_loss=...)                       # a row of metrics.csv, where one is due
+    return run.finish(model, networks, evaluate)   # model.keras, learning curve, evaluation
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+import csv
+import dataclasses
+from importlib.metadata import version
+import json
+import math
+import os
+from pathlib import Path
+import platform
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+import typing
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import BaseMetadata, Ge, Gt, Interval, Le, Lt
+from common.envs import episode_ends, make_env, make_video_env
+from common.errors import UserError
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+import tyro
+
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunConfig:
+    """The options every script shares."""
+
+    env_id: str = "CartPole-v1"
+    """Environment: any id that gymnasium.make takes, package.module:Name-v0 too."""
+    total_timesteps: PositiveInt = 50_000
+    """Environment steps to train for, summed over all environments."""
+    seed: Seed = 0
+    """Seeds networks, sampling, exploration and environments: the same seed gives the same run."""
+    num_envs: PositiveInt = 1
+    """Copies of the environment that are stepped together."""
+    async_envs: bool = False
+    """Step each copy in a process of its own: pays for environments slower than 0.3 ms a step."""
+    eval_episodes: NonNegativeInt = 100
+    """Greedy episodes played after training, on environments seeded apart."""
+    save_model: bool = True
+    """Leave model.keras in the run folder."""
+    capture_video: bool = False
+    """Leave an mp4 of the first evaluation episode."""
+    render: bool = False
+    """Show the evaluation in a window."""
+    track: bool = False
+    """Log to Weights & Biases too; with WANDB_MODE=offline no account is needed."""
+    wandb_project: str = "deep-rl-keras"
+    """Weights & Biases project."""
+    runs_dir: str = "runs"
+    """Where run folders are made."""
+    log_frequency: PositiveInt = 1_000
+    """Environment steps between rows of metrics.csv, at the least."""
+    checkpoint_frequency: NonNegativeInt = 10_000
+    """Environment steps between checkpoints; 0 for one at the end only."""
+    resume: str | None = None
+    """Run folder to continue from its last checkpoint, with its options unless given anew."""
+    evaluate: str | None = None
+    """Saved model to play, instead of training."""
+    eager: bool = False
+    """Run the update uncompiled, so that print and a debugger work inside it."""
+
+
+@dataclasses.dataclass
+class Result:
+    """What `train` returns.
+
+    Attributes:
+        model: the policy, a Keras model.
+        networks: every online network by name.
+        episode_returns: undiscounted returns (episodes,) of the training episodes, in the order they ended.
+        evaluation_returns: undiscounted returns (eval_episodes,) of the greedy policy.
+        folder: the run folder.
+    """
+
+    model: Any
+    networks: dict[str, Any]
+    episode_returns: np.ndarray
+    evaluation_returns: np.ndarray
+    folder: Path
+
+
+class Run:
+    """One training run: its folder, and everything that is written there.
+
+    Args:
+        config: the options of the script.
+        algorithm: the script's name.
+
+    Raises:
+        UserError: for an option out of its range, a folder that cannot be written, a disk that is full,
+            a run folder to resume that is none, or no way to reach Weights & Biases.
+    """
+
+    def __init__(self, config: RunConfig, algorithm: str):
+        check(config)
+        self.config, self.algorithm = config, algorithm
+        self.global_step = 0
+        self.interrupted = False
+        self.episode_returns: list[float] = []
+        self._recent_returns: deque[float] = deque(maxlen=100)
+        self._unlogged_episodes: list[tuple[float, int]] = []
+        self._last_row_step: int | None = None
+        self._seconds_before = 0.0
+        self._state: dict[str, Any] = {}
+        self._bar: tqdm | None = None
+        seed_everything(config)
+        make_env(config.env_id, algorithm).close()  # a wrong environment leaves no folder behind
+        if config.capture_video:
+            make_video_env(config.env_id, algorithm, "").env.close()
+        try:
+            self.folder = Path(config.resume) if config.resume else _new_folder(config, algorithm)
+            if config.resume:
+                self._read_state()
+            self._write_config()
+            self._metrics = _MetricsFile(self.folder / "metrics.csv", keep_until=self.global_step)
+            self._tensorboard = SummaryWriter(str(self.folder), purge_step=self.global_step + 1, flush_secs=5)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {config.runs_dir}: {error.strerror or error}: choose --runs-dir"
+            ) from error
+        self._wandb = _start_wandb(config, self.folder) if config.track else None
+        print(f"run folder: {self.folder}", flush=True)
+        self._started = time.perf_counter()
+
+    @property
+    def env_seed(self) -> int:
+        """The seed to reset the environments with: a resumed run does not see its first episodes again."""
+        return (self.config.seed + self.global_step) % 2**31
+
+    # ---- what survives -----------------------------------------------------------------------------------
+
+    def checkpoint(self, **state: Any) -> None:
+        """Name what a checkpoint holds, and when resuming read it back.
+
+        Each value is a Keras model or optimizer or another TensorFlow trackable, a `np.random.Generator`,
+        or an object with `save_state(path)` and `load_state(path)`.
+
+        Raises:
+            UserError: if the disk has no room for two checkpoints, or the checkpoint does not fit.
+        """
+        self._state = state
+        needed = 2 * sum(getattr(value, "nbytes", 0) for value in state.values()) + 10_000_000
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder} has {free:,} bytes free and checkpoints may take {needed:,}:"
+                " free some, or choose --runs-dir"
+            )
+        if folder := self._last_checkpoint():
+            try:
+                self._restore(folder)
+            except Exception as error:  # whatever a file of other shapes makes its reader raise
+                raise UserError(f"{folder} does not fit: resume with the options the run had") from error
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint beside the last one, rename it into place, then drop the last one."""
+        root = self.folder / "checkpoints"
+        partial = root / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        trackables, generators, others = self._kinds()
+        if trackables:
+            import tensorflow as tf
+
+            tf.train.Checkpoint(**trackables).write(str(partial / "variables"))
+        for name, value in others.items():
+            value.save_state(str(partial / f"{name}.npz"))
+        state = {
+            "global_step": self.global_step,
+            "seconds": self._seconds(),
+            "last_row_step": self._last_row_step,
+            "unlogged_episodes": self._unlogged_episodes,
+            "generators": {name: value.bit_generator.state for name, value in generators.items()},
+        }
+        (partial / "run.json").write_text(json.dumps(state))
+        np.save(partial / "episode_returns.npy", np.array(self.episode_returns))
+        final = root / f"{self.global_step:012d}"
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(partial, final)
+        for old in root.iterdir():
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _kinds(self) -> tuple[dict, dict, dict]:
+        others = {name: value for name, value in self._state.items() if hasattr(value, "save_state")}
+        generators = {
+            name: value for name, value in self._state.items() if isinstance(value, np.random.Generator)
+        }
+        trackables = {name: value for name, value in self._state.items() if name not in others | generators}
+        return trackables, generators, others
+
+    def _last_checkpoint(self) -> Path | None:
+        return max((self.folder / "checkpoints").glob("[0-9]*"), default=None)
+
+    def _read_state(self) -> None:
+        """Take the run's own counters from the last checkpoint; a run killed before its first starts anew."""
+        saved = load_config(self.folder)
+        if (saved.get("algorithm"), saved.get("env_id")) != (self.algorithm, self.config.env_id):
+            raise UserError(
+                f"{self.folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
+                f" {self.algorithm} on {self.config.env_id}: resume it with its own script and environment"
+            )
+        if folder := self._last_checkpoint():
+            state = json.loads((folder / "run.json").read_text())
+            self.global_step, self._seconds_before = state["global_step"], state["seconds"]
+            self._last_row_step = state["last_row_step"]
+            self._unlogged_episodes = [tuple(episode) for episode in state["unlogged_episodes"]]
+            self.episode_returns = np.load(folder / "episode_returns.npy").tolist()
+            self._recent_returns.extend(self.episode_returns[-100:])
+
+    def _restore(self, folder: Path) -> None:
+        trackables, generators, others = self._kinds()
+        if trackables:
+            import tensorflow as tf
+
+            tf.train.Checkpoint(**trackables).read(str(folder / "variables")).assert_consumed()
+        states = json.loads((folder / "run.json").read_text())["generators"]
+        for name, generator in generators.items():
+            generator.bit_generator.state = states[name]
+        for name, value in others.items():
+            value.load_state(str(folder / f"{name}.npz"))
+
+    # ---- the loop ----------------------------------------------------------------------------------------
+
+    def steps(self, increment: int) -> Iterator[int]:
+        """Yield the number of environment steps, those of this round included, until `total_timesteps`.
+
+        Each round is `increment` environment steps. Between rounds checkpoints are written; Ctrl-C ends
+        the loop after the round, a second Ctrl-C at once.
+        """
+        frequency = self.config.checkpoint_frequency
+        total = self.config.total_timesteps
+        quiet = 0.1 if sys.stderr.isatty() else 10.0
+        with (
+            self._first_interrupt_ends_the_loop(),
+            tqdm(
+                total=total, initial=self.global_step, unit="step", mininterval=quiet, smoothing=0.1
+            ) as self._bar,
+        ):
+            while self.global_step < total and not self.interrupted:
+                self.global_step += increment
+                yield self.global_step
+                self._bar.update(increment)
+                if frequency and self.global_step % frequency < increment and self.global_step < total:
+                    self.save_checkpoint()
+
+    @contextmanager
+    def _first_interrupt_ends_the_loop(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread gets signals
+            return
+
+        def on_interrupt(signum, frame):
+            self.interrupted = True
+            signal.signal(signal.SIGINT, previous)
+
+        previous = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def record(self, infos: dict) -> None:
+        """Take note of the episodes that ended in the last step of the environments."""
+        for episode in episode_ends(infos):
+            self._unlogged_episodes.append(episode)
+            self.episode_returns.append(episode[0])
+            self._recent_returns.append(episode[0])
+            if self._bar is not None:
+                mean = sum(self._recent_returns) / len(self._recent_returns)
+                self._bar.set_postfix_str(f"return {mean:.1f}", refresh=False)
+
+    def log(self, **metrics: Any) -> None:
+        """Write a row to metrics.csv, TensorBoard and W&B, once in `log_frequency` environment steps.
+
+        `episodic_return` and `episodic_length` are means over the episodes that ended since the last row,
+        empty if none did.
+        """
+        last, frequency = self._last_row_step, self.config.log_frequency
+        if last is not None and self.global_step // frequency == last // frequency:
+            return
+        self._last_row_step = self.global_step
+        returns, lengths = zip(*self._unlogged_episodes, strict=True) if self._unlogged_episodes else ((), ())
+        self._unlogged_episodes = []
+        row = {
+            "global_step": self.global_step,
+            "seconds": round(self._seconds(), 3),
+            "episodic_return": float(np.mean(returns)) if returns else math.nan,
+            "episodic_length": float(np.mean(lengths)) if lengths else math.nan,
+            **{name: float(value) for name, value in metrics.items()},
+        }
+        self._metrics.write(row)
+        numbers = {
+            name: value for name, value in row.items() if name != "global_step" and not math.isnan(value)
+        }
+        for name, value in numbers.items():
+            self._tensorboard.add_scalar(name, value, self.global_step)
+        if self._wandb:
+            self._wandb.log(numbers, step=self.global_step)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+    # ---- the end -----------------------------------------------------------------------------------------
+
+    def finish(self, model: Any, networks: dict[str, Any], evaluate: Callable[..., np.ndarray]) -> Result:
+        """Save the model and a last checkpoint, draw the learning curve, evaluate, and return the `Result`.
+
+        Raises:
+            KeyboardInterrupt: after saving, if Ctrl-C ended the loop.
+        """
+        self.save_checkpoint()
+        if self.config.save_model:
+            save_model(model, self.folder)
+        self._metrics.close()
+        draw_learning_curve(self.folder)
+        returns = np.zeros(0)
+        if not self.interrupted and self.config.eval_episodes:
+            returns = evaluate(model, self.config, self.folder)
+            print_evaluation(returns)
+            self._tensorboard.add_scalar("evaluation_return", returns.mean(), self.global_step)
+            if self._wandb:
+                self._wandb.log({"evaluation_return": returns.mean()}, step=self.global_step)
+        self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+        if self.interrupted:
+            raise KeyboardInterrupt(
+                f"stopped at step {self.global_step:,}; go on with"
+                f" python {self.algorithm}/{self.algorithm}.py --resume {self.folder}"
+            )
+        return Result(model, networks, np.array(self.episode_returns), returns, self.folder)
+
+    def _write_config(self) -> None:
+        packages = ("tensorflow", "keras", "numpy", "gymnasium")
+        content = dataclasses.asdict(self.config) | {
+            "algorithm": self.algorithm,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        }
+        _write_atomically(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+class _MetricsFile:
+    """metrics.csv: a line a row, flushed as it is written, its columns those of the first row."""
+
+    FIRST: ClassVar = ["global_step", "seconds", "episodic_return", "episodic_length"]
+
+    def __init__(self, path: Path, keep_until: int):
+        rows, self.columns = [], None
+        if path.exists():  # resuming: rows later than the checkpoint will be written again
+            with path.open(newline="") as file:
+                self.columns, *rows = list(csv.reader(file)) or [None]
+            rows = [row for row in rows if len(row) == len(self.columns) and int(row[0]) <= keep_until]
+            if self.columns == self.FIRST and not rows:
+                self.columns = None
+        lines = [",".join(row) + "\n" for row in [self.columns or self.FIRST, *rows]]
+        _write_atomically(path, "".join(lines))
+        self.file = path.open("r+" if self.columns is None else "a", newline="")
+
+    def write(self, row: dict[str, float]) -> None:
+        if self.columns is None:
+            self.columns = list(row)
+            self.file.write(",".join(self.columns) + "\n")
+        values = (row.get(name, math.nan) for name in self.columns)
+        self.file.write(",".join("" if math.isnan(value) else f"{value:.10g}" for value in values) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def main(config_class: type[RunConfig], train: Callable, evaluate: Callable, algorithm: str) -> None:
+    """Run a script from its command line: train, or play a saved model.
+
+    What is the user's to mend is one line on stderr and exit code 2; Ctrl-C is exit code 130.
+    """
+    try:
+        config = parse(config_class)
+        if config.evaluate:
+            evaluate_saved_model(config, evaluate, algorithm)
+        else:
+            train(config)
+    except UserError as error:
+        sys.exit(_complain(str(error), 2))
+    except KeyboardInterrupt as interrupt:
+        sys.exit(_complain(str(interrupt) or "stopped", 130))
+    except OSError as error:
+        sys.exit(_complain(f"{error}: the run folder holds what was saved before", 2))
+
+
+def parse(config_class: type[RunConfig], args: list[str] | None = None) -> RunConfig:
+    """Parse the command line; `--resume` and `--evaluate` start from the options their run folder holds."""
+    config = tyro.cli(config_class, args=args)
+    folder = (
+        Path(config.resume) if config.resume else Path(config.evaluate).parent if config.evaluate else None
+    )
+    if folder and (folder / "config.json").exists():
+        mine = {"resume", "evaluate", "render", "capture_video", "track", "eager", "runs_dir"}
+        names = {field.name for field in dataclasses.fields(config_class)} - mine
+        saved = {name: value for name, value in load_config(folder).items() if name in names}
+        saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+        config = tyro.cli(config_class, args=args, default=config_class(**saved))
+    return config
+
+
+def check(config: RunConfig) -> None:
+    """Check every option against the range its annotation gives.
+
+    Raises:
+        UserError: that names the option, its value and its range.
+    """
+    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
+        value = getattr(config, name)
+        inner = [hint, *typing.get_args(hint)]
+        limits = [limit for kind in inner for limit in getattr(kind, "__metadata__", ())]
+        for number in value if isinstance(value, tuple | list) else (value,):
+            for limit in limits:
+                _check_limit(name, number, limit)
+
+
+def _check_limit(name: str, number: Any, limit: BaseMetadata) -> None:
+    option = "--" + name.replace("_", "-")
+    for bound in limit if isinstance(limit, Interval) else (limit,):
+        match bound:
+            case Gt(gt=low):
+                fits, words = number > low, f"greater than {low}"
+            case Ge(ge=low):
+                fits, words = number >= low, f"at least {low}"
+            case Lt(lt=high):
+                fits, words = number < high, f"less than {high}"
+            case Le(le=high):
+                fits, words = number <= high, f"at most {high}"
+            case _:
+                continue
+        if not fits:
+            raise UserError(f"{option} is {number}: it must be {words}")
+
+
+def seed_everything(config: RunConfig) -> None:
+    """Seed Python, NumPy and, where the script uses it, TensorFlow and Keras; choose compiled or eager."""
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    if "tensorflow" in sys.modules:
+        import tensorflow as tf
+
+        tf.random.set_seed(config.seed)
+        tf.config.run_functions_eagerly(config.eager)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write model.keras, atomically."""
+    model.save(folder / "model.partial.keras")
+    os.replace(folder / "model.partial.keras", folder / "model.keras")
+
+
+def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray], algorithm: str) -> None:
+    """Play the model of `config.evaluate` and print its evaluation; a video goes beside the model.
+
+    Raises:
+        UserError: if there is no such file, it is no Keras model, or it is one for another environment.
+    """
+    import keras
+
+    check(config)
+    seed_everything(config)
+    path = Path(config.evaluate)
+    path = path / "model.keras" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"there is no model {path}: give the model.keras of a run folder")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever the file's contents made it raise
+        raise UserError(
+            f"{path} is not a model that Keras can load: give the model.keras of a run folder"
+        ) from error
+    with make_env(config.env_id, algorithm) as env:
+        action_space = env.action_space
+        expected = int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
+        if model.input_shape[1:] != env.observation_space.shape or model.output_shape[-1] != expected:
+            raise UserError(
+                f"{path} maps {model.input_shape[1:]} to {model.output_shape[1:]}, and {config.env_id} needs"
+                f" {env.observation_space.shape} to ({expected},): give the --env-id it was trained on"
+            )
+    returns = evaluate(model, config, path.parent)
+    if len(returns):
+        print_evaluation(returns)
+
+
+def print_evaluation(returns: np.ndarray) -> None:
+    """Print the line that every run ends with: mean ± standard deviation over episodes."""
+    print(
+        f"evaluation: mean return {returns.mean():.1f} ± {returns.std():.1f} over {len(returns)} episodes",
+        flush=True,
+    )
+
+
+def draw_learning_curve(folder: Path) -> None:
+    """Leave learning_curve.png, the episodic return against environment steps, beside metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["episodic_return"]]
+    if not rows:
+        return
+    from matplotlib.figure import Figure  # draws without a screen, and is needed here alone
+
+    axes = Figure(figsize=(6, 4), layout="constrained").add_subplot()
+    axes.plot([int(row["global_step"]) for row in rows], [float(row["episodic_return"]) for row in rows])
+    axes.set(xlabel="environment steps", ylabel="episodic return", title=folder.name)
+    axes.figure.savefig(folder / "learning_curve.png", dpi=100)
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a run folder.
+
+    Raises:
+        UserError: if there is none, or it is no JSON.
+    """
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
+
+
+def _new_folder(config: RunConfig, algorithm: str) -> Path:
+    env_name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in config.env_id)
+    name = f"{env_name}__{algorithm}__{config.seed}__{int(time.time())}"
+    Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
+    for suffix in ("", *(f"_{k}" for k in range(1, 1000))):
+        folder = Path(config.runs_dir) / (name + suffix)
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another run of this second
+            continue
+    raise UserError(f"{config.runs_dir} holds 1000 runs named {name}: choose another --runs-dir")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _start_wandb(config: RunConfig, folder: Path) -> Any:
+    import wandb
+
+    try:
+        return wandb.init(
+            project=config.wandb_project,
+            name=folder.name,
+            id=folder.name.replace(".", "_"),
+            resume="allow",
+            config=dataclasses.asdict(config),
+        )
+    except wandb.errors.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--track: {reason} Log in with `wandb login`, or set WANDB_MODE=offline") from error
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"{'error' if code == 2 else 'interrupted'}: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,179 @@
+"""Deep Q-Network (DQN).
+
+Mnih, Kavukcuoglu, Silver et al., "Human-level control through deep reinforcement learning", Nature 518, 2015.
+
+    a ← a uniformly random action with probability ε, else argmax_a Q(s, a; θ)        (1)
+    y = r + γ (1 − terminated) max_a' Q(s', a'; θ⁻)                                   (2)
+    L(θ) = E[ℓ(y − Q(s, a; θ))] over transitions drawn from the replay buffer         (3)
+    θ⁻ ← τ θ + (1 − τ) θ⁻ every C updates; the paper has τ = 1                        (4)
+
+Key ideas: learn from transitions drawn at random from a replay buffer, so that a batch is not one
+correlated piece of an episode; and bootstrap from a copy θ⁻ of the network that stands still for a
+while, so that the target does not run away with the estimate.
+
+Differences from the paper: Adam in place of RMSProp; the Huber loss itself in place of squared errors
+clipped to [−1, 1] (the same gradient); a soft target update by option; no frames and no convolutions.
+
+Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.envs import make_envs, play, true_next_observations
+from common.networks import NumpyNetwork, mlp
+from common.replay_buffer import ReplayBuffer, Transitions
+from common.run import Fraction, NonNegativeInt, Positive, PositiveInt, Result, Run, RunConfig, main
+import gymnasium as gym
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(kw_only=True)
+class Config(RunConfig):
+    """The options of DQN; those of every script stand in `common.run.RunConfig`."""
+
+    env_id: str = "CartPole-v1"
+    """Environment, with Discrete actions."""
+    total_timesteps: PositiveInt = 50_000
+    """Environment steps to train for, summed over all environments."""
+    learning_rate: Positive = 1e-3
+    """Step size of Adam."""
+    buffer_size: PositiveInt = 50_000
+    """Transitions that the replay buffer holds."""
+    gamma: Fraction = 0.99
+    """Discount γ (paper: 0.99)."""
+    tau: Fraction = 1.0
+    """Share τ of the online network in a target update: 1 copies it (paper), less moves softly."""
+    target_network_frequency: PositiveInt = 100
+    """Updates C between target updates; in updates, as the paper counts, not in environment steps."""
+    batch_size: PositiveInt = 128
+    """Transitions in a minibatch (paper: 32)."""
+    start_epsilon: Fraction = 1.0
+    """Exploration ε at the first step (paper: 1)."""
+    end_epsilon: Fraction = 0.04
+    """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
+    exploration_fraction: Fraction = 0.2
+    """Share of all steps over which ε falls linearly."""
+    learning_starts: NonNegativeInt = 1_000
+    """Steps before the first update (paper: 50,000)."""
+    train_frequency: PositiveInt = 128
+    """Environment steps, over all environments, between update calls (paper: 4)."""
+    gradient_steps: PositiveInt = 64
+    """Updates in one such call (paper: 1)."""
+    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    """Units of the hidden layers."""
+    max_grad_norm: Positive = 10.0
+    """Largest norm of the whole gradient; inf leaves it as it is."""
+    loss: Literal["huber", "squared"] = "huber"
+    """ℓ: Huber's, quadratic up to an error of 1 and linear beyond (paper), or half the square."""
+
+
+class Agent:
+    """The online network θ, the target network θ⁻, and the update of the first from the second."""
+
+    def __init__(self, observation_space: gym.spaces.Box, action_space: gym.spaces.Discrete, config: Config):
+        self.config = config
+        self.num_actions = int(action_space.n)
+        self.q_network = mlp(observation_space.shape, config.hidden_sizes, self.num_actions, name="q_network")
+        self.target_network = keras.models.clone_model(self.q_network)
+        self.target_network.set_weights(self.q_network.get_weights())
+        self.optimizer = keras.optimizers.Adam(config.learning_rate)
+        self.optimizer.build(self.q_network.trainable_variables)
+        self.numpy_q_network = NumpyNetwork(self.q_network)
+        self.rng = np.random.default_rng(config.seed)
+
+    def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
+        """Choose ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
+        num_envs = len(observations)
+        greedy_actions = np.argmax(self.numpy_q_network(observations), axis=-1)
+        random_actions = self.rng.integers(self.num_actions, size=num_envs)
+        return np.where(self.rng.random(num_envs) < epsilon, random_actions, greedy_actions)  # (1)
+
+    @tf.function(jit_compile=True)
+    def update(self, batches: Transitions) -> dict[str, tf.Tensor]:
+        """Take one gradient step on each minibatch of `batches`, (gradient_steps, batch_size, ...).
+
+        Returns the means over these steps of the metrics that dqn/README.md explains.
+        """
+        num_batches = len(batches.rewards)
+        sums = {"td_loss": 0.0, "q_values": 0.0, "grad_norm": 0.0}
+        for k in tf.range(num_batches):
+            batch = Transitions(*(field[k] for field in batches))
+            next_q_values = tf.reduce_max(self.target_network(batch.next_observations), axis=-1)
+            continues = 1.0 - tf.cast(batch.terminated, tf.float32)
+            td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
+
+            with tf.GradientTape() as tape:
+                all_q_values = self.q_network(batch.observations)
+                q_values = tf.reduce_sum(all_q_values * tf.one_hot(batch.actions, self.num_actions), axis=-1)
+                loss = tf.reduce_mean(self.loss(td_target - q_values))  # (3)
+            gradients = tape.gradient(loss, self.q_network.trainable_variables)
+            grad_norm = tf.linalg.global_norm(gradients)
+            scale = tf.minimum(1.0, self.config.max_grad_norm / grad_norm)
+            gradients = [scale * gradient for gradient in gradients]
+            self.optimizer.apply_gradients(zip(gradients, self.q_network.trainable_variables))
+
+            if self.optimizer.iterations % self.config.target_network_frequency == 0:
+                for target, online in zip(self.target_network.variables, self.q_network.variables):
+                    target.assign(self.config.tau * online + (1.0 - self.config.tau) * target)  # (4)
+            metrics = {"td_loss": loss, "q_values": tf.reduce_mean(q_values), "grad_norm": grad_norm}
+            sums = {name: sums[name] + metrics[name] for name in sums}
+        return {name: sums[name] / num_batches for name in sums}
+
+    def loss(self, td_errors: tf.Tensor) -> tf.Tensor:
+        """Return ℓ of each TD error, elementwise."""
+        if self.config.loss == "squared":
+            return 0.5 * tf.square(td_errors)
+        size = tf.abs(td_errors)
+        return tf.where(size <= 1.0, 0.5 * tf.square(td_errors), size - 0.5)
+
+
+def train(config: Config) -> Result:
+    """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
+    run = Run(config, "dqn")
+    envs = make_envs(config.env_id, "dqn", config.num_envs, config.seed, async_envs=config.async_envs)
+    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
+    buffer = ReplayBuffer(
+        config.buffer_size, envs.single_observation_space, envs.single_action_space, config.seed
+    )
+    run.checkpoint(
+        q_network=agent.q_network,
+        target_network=agent.target_network,
+        optimizer=agent.optimizer,
+        rng=agent.rng,
+        buffer=buffer,
+    )
+    agent.numpy_q_network.refresh()
+
+    exploration_steps = config.exploration_fraction * config.total_timesteps
+    observations, _ = envs.reset(seed=run.env_seed)
+    for global_step in run.steps(config.num_envs):
+        epsilon = np.interp(global_step, [0, exploration_steps], [config.start_epsilon, config.end_epsilon])
+        actions = agent.act(observations, epsilon)
+        next_observations, rewards, terminated, truncated, infos = envs.step(actions)
+        buffer.add(
+            observations, actions, rewards, true_next_observations(next_observations, infos), terminated
+        )
+        observations = next_observations
+        run.record(infos)
+
+        if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
+            metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
+            agent.numpy_q_network.refresh()
+            run.log(epsilon=epsilon, **metrics)
+
+    envs.close()
+    return run.finish(agent.q_network, {"q_network": agent.q_network}, evaluate)
+
+
+def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
+    """Return the undiscounted returns (eval_episodes,) of the greedy policy, ε = 0."""
+    q_network = NumpyNetwork(model)
+    return play(lambda observations: np.argmax(q_network(observations), axis=-1), config, "dqn", folder)
+
+
+if __name__ == "__main__":
+    main(Config, train, evaluate, "dqn")
