@@ -14,7 +14,16 @@ from gymnasium.vector import AutoresetMode
 import numpy as np
 
 SCRIPTS = {  # which action spaces each script serves
+    "q_learning": ("Discrete",),
     "dqn": ("Discrete",),
+    "double_dqn": ("Discrete",),
+    "dueling_dqn": ("Discrete",),
+    "reinforce": ("Discrete", "Box"),
+    "a2c": ("Discrete", "Box"),
+    "trpo": ("Discrete", "Box"),
+    "ppo": ("Discrete", "Box"),
+    "ddpg": ("Box",),
+    "td3": ("Box",),
 }
 
 Policy = Callable[[np.ndarray], np.ndarray]

@@ -94,34 +94,36 @@ class Agent:
 
     @tf.function(jit_compile=True)
     def update(self, batches: Transitions) -> dict[str, tf.Tensor]:
-        """Take one gradient step on each minibatch of `batches`, (gradient_steps, batch_size, ...).
+        """Learn from each minibatch of `batches`, (gradient_steps, batch_size, ...), in one compiled call.
 
-        Returns the means over these steps of the metrics that dqn/README.md explains.
+        Returns the metrics of `learn`, averaged over the minibatches.
         """
         num_batches = len(batches.rewards)
         sums = {"td_loss": 0.0, "q_values": 0.0, "grad_norm": 0.0}
         for k in tf.range(num_batches):
-            batch = Transitions(*(field[k] for field in batches))
-            next_q_values = tf.reduce_max(self.target_network(batch.next_observations), axis=-1)
-            continues = 1.0 - tf.cast(batch.terminated, tf.float32)
-            td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
-
-            with tf.GradientTape() as tape:
-                all_q_values = self.q_network(batch.observations)
-                q_values = tf.reduce_sum(all_q_values * tf.one_hot(batch.actions, self.num_actions), axis=-1)
-                loss = tf.reduce_mean(self.loss(td_target - q_values))  # (3)
-            gradients = tape.gradient(loss, self.q_network.trainable_variables)
-            grad_norm = tf.linalg.global_norm(gradients)
-            scale = tf.minimum(1.0, self.config.max_grad_norm / grad_norm)
-            gradients = [scale * gradient for gradient in gradients]
-            self.optimizer.apply_gradients(zip(gradients, self.q_network.trainable_variables))
-
-            if self.optimizer.iterations % self.config.target_network_frequency == 0:
-                for target, online in zip(self.target_network.variables, self.q_network.variables):
-                    target.assign(self.config.tau * online + (1.0 - self.config.tau) * target)  # (4)
-            metrics = {"td_loss": loss, "q_values": tf.reduce_mean(q_values), "grad_norm": grad_norm}
+            metrics = self.learn(Transitions(*(field[k] for field in batches)))
             sums = {name: sums[name] + metrics[name] for name in sums}
         return {name: sums[name] / num_batches for name in sums}
+
+    def learn(self, batch: Transitions) -> dict[str, tf.Tensor]:
+        """Take one gradient step on a minibatch (batch_size, ...), and update the target network if due."""
+        next_q_values = tf.reduce_max(self.target_network(batch.next_observations), axis=-1)
+        continues = 1.0 - tf.cast(batch.terminated, tf.float32)
+        td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
+
+        with tf.GradientTape() as tape:
+            taken = tf.one_hot(batch.actions, self.num_actions)
+            q_values = tf.reduce_sum(taken * self.q_network(batch.observations), axis=-1)
+            td_loss = tf.reduce_mean(self.loss(td_target - q_values))  # (3)
+        gradients = tape.gradient(td_loss, self.q_network.trainable_variables)
+        grad_norm = tf.linalg.global_norm(gradients)
+        shrink = tf.minimum(1.0, self.config.max_grad_norm / grad_norm)
+        self.optimizer.apply([shrink * gradient for gradient in gradients])
+
+        if self.optimizer.iterations % self.config.target_network_frequency == 0:
+            for target, online in zip(self.target_network.variables, self.q_network.variables):
+                target.assign(self.config.tau * online + (1.0 - self.config.tau) * target)  # (4)
+        return {"td_loss": td_loss, "q_values": tf.reduce_mean(q_values), "grad_norm": grad_norm}
 
     def loss(self, td_errors: tf.Tensor) -> tf.Tensor:
         """Return ℓ of each TD error, elementwise."""
