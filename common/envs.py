@@ -38,10 +38,11 @@ def make_env(env_id: str, algorithm: str, *, render_mode: str | None = None) -> 
     Raises:
         UserError: for an unknown id, a missing dependency, or a space that `algorithm` cannot serve.
     """
+    options = {"render_mode": render_mode} if render_mode else {}  # not every environment knows the word
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is out of date.*")  # the id is the user's choice
-            env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+            env = gym.make(env_id, disable_env_checker=True, **options)
     except (gym.error.Error, ImportError, ValueError, TypeError) as error:
         raise UserError(f"cannot make the environment {env_id!r}: {' '.join(str(error).split())}") from error
     _check_spaces(env, env_id, algorithm)

@@ -1,14 +1,13 @@
 """Environments: true next observations, seeds, spaces, and clear words for what cannot be served."""
 
-import gymnasium as gym
-from gymnasium.vector import AutoresetMode
-import numpy as np
-import pytest
-
 from common import envs as envs_module
 from common.envs import episode_ends, make_env, make_envs, play, true_next_observations
 from common.errors import UserError
 from common.run import RunConfig
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode
+import numpy as np
+import pytest
 
 COUNTER = "tests.environments:Counter-v0"
 

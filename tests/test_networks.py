@@ -1,10 +1,9 @@
 """The network builders, and the NumPy copies that act."""
 
+from common.networks import NumpyNetwork, mlp
 import keras
 import numpy as np
 import pytest
-
-from common.networks import NumpyNetwork, mlp
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

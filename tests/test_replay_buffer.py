@@ -1,11 +1,10 @@
 """The replay buffer: what goes in comes out, in its dtype, at the promised price."""
 
+from common.errors import UserError
+from common.replay_buffer import ReplayBuffer
 import gymnasium as gym
 import numpy as np
 import pytest
-
-from common.errors import UserError
-from common.replay_buffer import ReplayBuffer
 
 VECTOR = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE = gym.spaces.Box(0, 255, (4, 4, 2), np.uint8)
