@@ -40,9 +40,7 @@ def make_env(env_id: str, algorithm: str, *, render_mode: str | None = None) -> 
     """
     options = {"render_mode": render_mode} if render_mode else {}  # not every environment knows the word
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is out of date.*")  # the id is the user's choice
-            env = gym.make(env_id, disable_env_checker=True, **options)
+        env = gym.make(env_id, disable_env_checker=True, **options)
     except (gym.error.Error, ImportError, ValueError, TypeError) as error:
         raise UserError(f"cannot make the environment {env_id!r}: {' '.join(str(error).split())}") from error
     _check_spaces(env, env_id, algorithm)
@@ -178,10 +176,14 @@ def make_video_env(env_id: str, algorithm: str, folder: str | Path) -> gym.Env:
         UserError: if the environment cannot render, or MoviePy is missing.
     """
     try:
-        env = make_env(env_id, algorithm, render_mode="rgb_array")
-        env.reset(seed=0)
-        env.render()
-        return gym.wrappers.RecordVideo(env, str(folder), lambda episode: episode == 0, disable_logger=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of, it raises too
+            env = make_env(env_id, algorithm, render_mode="rgb_array")
+            env.reset(seed=0)
+            env.render()
+            return gym.wrappers.RecordVideo(
+                env, str(folder), lambda episode: episode == 0, disable_logger=True
+            )
     except Exception as error:  # missing extras raise whatever their renderer raises
         raise UserError(f"--capture-video cannot record {env_id}: {' '.join(str(error).split())}") from error
 

@@ -18,6 +18,7 @@ import csv
 import dataclasses
 from importlib.metadata import version
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -177,6 +178,7 @@ class Run:
             try:
                 self._restore(folder)
             except Exception as error:  # whatever a file of other shapes makes its reader raise
+                logging.getLogger("tensorflow").setLevel(logging.ERROR)  # lists what is left over
                 raise UserError(f"{folder} does not fit: resume with the options the run had") from error
 
     def save_checkpoint(self) -> None:
@@ -189,7 +191,10 @@ class Run:
         if trackables:
             import tensorflow as tf
 
-            tf.train.Checkpoint(**trackables).write(str(partial / "variables"))
+            try:
+                tf.train.Checkpoint(**trackables).write(str(partial / "variables"))
+            except tf.errors.OpError as error:
+                raise OSError(f"TensorFlow cannot write {partial}") from error
         for name, value in others.items():
             value.save_state(str(partial / f"{name}.npz"))
         state = {
@@ -240,7 +245,8 @@ class Run:
         if trackables:
             import tensorflow as tf
 
-            tf.train.Checkpoint(**trackables).read(str(folder / "variables")).assert_consumed()
+            status = tf.train.Checkpoint(**trackables).read(str(folder / "variables"))
+            status.assert_existing_objects_matched()
         states = json.loads((folder / "run.json").read_text())["generators"]
         for name, generator in generators.items():
             generator.bit_generator.state = states[name]
@@ -412,7 +418,7 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable, alg
     except KeyboardInterrupt as interrupt:
         sys.exit(_complain(str(interrupt) or "stopped", 130))
     except OSError as error:
-        sys.exit(_complain(f"{error}: the run folder holds what was saved before", 2))
+        sys.exit(_complain(f"{error}: free some disk and go on with --resume and the run folder", 2))
 
 
 def parse(config_class: type[RunConfig], args: list[str] | None = None) -> RunConfig:

@@ -11,6 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*/*.py") if path.stem == path.parent.name)
 
+SHORT = {  # options that make a run of a script short, yet long enough to learn, log and checkpoint
+    "dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
+}
+EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
+
+
+def short_options(script: str) -> list[str]:
+    """The options of a short run of `script`."""
+    return f"{SHORT[script]} {EVERY}".split()
+
 
 def pytest_generate_tests(metafunc):
     """Run a test that asks for `script` once for every script of the house."""

@@ -1,0 +1,152 @@
+"""DQN against a computation of its own in NumPy, and against environments whose values are known."""
+
+from common.networks import NumpyNetwork
+from common.replay_buffer import Transitions
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from dqn.dqn import Agent, Config, evaluate, train
+
+OBSERVATIONS = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+ACTIONS = gym.spaces.Discrete(2)
+
+
+def random_batches(num_batches, batch_size, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (num_batches, batch_size)
+    return Transitions(
+        observations=rng.normal(size=(*shape, 3)).astype(np.float32),
+        actions=rng.integers(2, size=shape),
+        rewards=(3 * rng.normal(size=shape)).astype(np.float32),
+        next_observations=rng.normal(size=(*shape, 3)).astype(np.float32),
+        terminated=rng.random(shape) < 0.3,
+    )
+
+
+class NumpyDQN:
+    """One hidden layer of ReLUs, its gradient by hand, and Adam (Kingma & Ba 2015, section 2), in float64."""
+
+    def __init__(self, weights, config):
+        self.online = [w.astype(np.float64) for w in weights]
+        self.target = [w.copy() for w in self.online]
+        self.first, self.second = ([np.zeros_like(w) for w in self.online] for _ in range(2))
+        self.config, self.updates = config, 0
+
+    @staticmethod
+    def forward(weights, x):
+        kernel, bias, out_kernel, out_bias = weights
+        hidden = np.maximum(x @ kernel + bias, 0.0)
+        return hidden, hidden @ out_kernel + out_bias
+
+    def update(self, batch):
+        config, size = self.config, len(batch.rewards)
+        next_q = self.forward(self.target, batch.next_observations)[1].max(axis=1)
+        target = batch.rewards + config.gamma * np.where(batch.terminated, 0.0, next_q)
+        hidden, all_q = self.forward(self.online, batch.observations)
+        error = target - all_q[np.arange(size), batch.actions]
+        if config.loss == "huber":
+            loss = np.where(np.abs(error) <= 1, 0.5 * error**2, np.abs(error) - 0.5).mean()
+            slope = np.clip(error, -1.0, 1.0)
+        else:
+            loss, slope = (0.5 * error**2).mean(), error
+        output_gradient = np.zeros_like(all_q)
+        output_gradient[np.arange(size), batch.actions] = -slope / size
+        hidden_gradient = output_gradient @ self.online[2].T * (hidden > 0)
+        gradients = [
+            batch.observations.T @ hidden_gradient,
+            hidden_gradient.sum(axis=0),
+            hidden.T @ output_gradient,
+            output_gradient.sum(axis=0),
+        ]
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        gradients = [gradient * min(1.0, config.max_grad_norm / norm) for gradient in gradients]
+        self.updates += 1
+        for k, gradient in enumerate(gradients):
+            self.first[k] = 0.9 * self.first[k] + 0.1 * gradient
+            self.second[k] = 0.999 * self.second[k] + 0.001 * gradient**2
+            step_size = config.learning_rate * np.sqrt(1 - 0.999**self.updates) / (1 - 0.9**self.updates)
+            self.online[k] = self.online[k] - step_size * self.first[k] / (np.sqrt(self.second[k]) + 1e-7)
+        if self.updates % config.target_network_frequency == 0:
+            self.target = [config.tau * w + (1 - config.tau) * t for w, t in zip(self.online, self.target)]
+        return loss, norm
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "huber", "tau": 1.0, "target_network_frequency": 3, "max_grad_norm": 0.1},
+        {"loss": "squared", "tau": 0.1, "target_network_frequency": 1, "max_grad_norm": float("inf")},
+    ],
+)
+def test_updates_equal_numpy(options):
+    config = Config(hidden_sizes=(16,), gamma=0.9, learning_rate=0.01, **options)
+    agent = Agent(OBSERVATIONS, ACTIONS, config)
+    expected = NumpyDQN(agent.q_network.get_weights(), config)
+    batches = random_batches(num_batches=7, batch_size=32)
+    metrics = agent.update(batches)
+    losses, norms = zip(*(expected.update(Transitions(*(field[k] for field in batches))) for k in range(7)))
+    np.testing.assert_allclose(metrics["td_loss"], np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], np.mean(norms), rtol=1e-5)
+    for weights, same in zip(agent.q_network.get_weights(), expected.online):
+        np.testing.assert_allclose(weights, same, atol=1e-5)
+    for weights, same in zip(agent.target_network.get_weights(), expected.target):
+        np.testing.assert_allclose(weights, same, atol=1e-5)
+
+
+def test_target_network_starts_as_a_copy_and_stands_still():
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,), target_network_frequency=100))
+    before = agent.q_network.get_weights()
+    agent.update(random_batches(5, 32))
+    for target, then, now in zip(agent.target_network.get_weights(), before, agent.q_network.get_weights()):
+        np.testing.assert_array_equal(target, then)
+        assert (now != then).any()
+
+
+def test_update_traces_once():
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,)))
+    for seed in range(3):
+        agent.update(random_batches(4, 8, seed))
+    assert agent.update.experimental_get_tracing_count() == 1
+
+
+def test_acts_greedily_but_for_epsilon():
+    agent = Agent(OBSERVATIONS, gym.spaces.Discrete(4), Config())
+    observations = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)
+    greedy = np.argmax(agent.q_network(observations), axis=-1)
+    np.testing.assert_array_equal(agent.act(observations, epsilon=0.0), greedy)
+    counts = np.bincount(agent.act(observations, epsilon=1.0), minlength=4)
+    np.testing.assert_allclose(counts / 4000, 0.25, atol=0.03)
+    agreement = (agent.act(observations, epsilon=0.4) == greedy).mean()
+    np.testing.assert_allclose(agreement, 0.6 + 0.4 / 4, atol=0.03)
+
+
+@pytest.mark.parametrize(("name", "value"), [("Truncating", 10.0), ("Terminating", 1.0)])
+def test_q_of_a_one_state_environment(name, value, tmp_path):
+    """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
+    config = Config(
+        env_id=f"tests.environments:{name}-v0",
+        total_timesteps=3_000,
+        gamma=0.9,
+        learning_starts=100,
+        learning_rate=3e-3,
+        hidden_sizes=(16,),
+        target_network_frequency=10,
+        train_frequency=50,
+        gradient_steps=50,
+        eval_episodes=2,
+        runs_dir=str(tmp_path),
+    )
+    result = train(config)
+    q_values = result.networks["q_network"](np.ones((1, 1), np.float32)).numpy()
+    np.testing.assert_allclose(q_values, value, rtol=0.02)
+
+
+def test_several_environments_at_once(tmp_path):
+    config = Config(num_envs=3, total_timesteps=601, learning_starts=0, train_frequency=60, gradient_steps=2)
+    config.runs_dir, config.eval_episodes = str(tmp_path), 3
+    result = train(config)
+    assert result.evaluation_returns.shape == (3,)
+    np.testing.assert_array_equal(evaluate(result.model, config), result.evaluation_returns)
+    inputs = np.ones((1, 4), np.float32)
+    np.testing.assert_allclose(NumpyNetwork(result.model)(inputs), result.model(inputs), rtol=1e-5)
