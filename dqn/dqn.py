@@ -40,7 +40,9 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
-    """Step size of Adam."""
+    """Step size of Adam at the first step."""
+    anneal_learning_rate: Fraction = 1.0
+    """Share of the step size by which it falls, linearly, until the last step; 0 keeps it (paper)."""
     buffer_size: PositiveInt = 50_000
     """Transitions that the replay buffer holds."""
     gamma: Fraction = 0.99
@@ -150,10 +152,12 @@ def train(config: Config) -> Result:
     )
     agent.numpy_q_network.refresh()
 
-    exploration_steps = config.exploration_fraction * config.total_timesteps
     observations, _ = envs.reset(seed=run.env_seed)
     for global_step in run.steps(config.num_envs):
-        epsilon = np.interp(global_step, [0, exploration_steps], [config.start_epsilon, config.end_epsilon])
+        progress = global_step / config.total_timesteps
+        epsilon = np.interp(
+            progress, [0, config.exploration_fraction], [config.start_epsilon, config.end_epsilon]
+        )
         actions = agent.act(observations, epsilon)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
         buffer.add(
@@ -163,6 +167,9 @@ def train(config: Config) -> Result:
         run.record(infos)
 
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
+            agent.optimizer.learning_rate = config.learning_rate * (
+                1.0 - config.anneal_learning_rate * progress
+            )
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
             agent.numpy_q_network.refresh()
             run.log(epsilon=epsilon, **metrics)

@@ -1,0 +1,132 @@
+"""Docstring, code and page of every script say the same: equation numbers, option names, metrics."""
+
+import ast
+import dataclasses
+import re
+
+from common.run import RunConfig
+import pytest
+
+from tests.conftest import ROOT, SHORT, short_options
+
+HEADINGS = [
+    "The idea",
+    "Equations and lines",
+    "Options",
+    "Logged metrics",
+    "Differences from the paper",
+    "Results",
+    "When it fails",
+]
+SHARED = {field.name for field in dataclasses.fields(RunConfig)}
+
+
+def source(script):
+    return (ROOT / script / f"{script}.py").read_text()
+
+
+def page(script):
+    return (ROOT / script / "README.md").read_text()
+
+
+def section(script, heading):
+    """The text of one section of a page."""
+    parts = re.split(r"^## (.+)$", page(script), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))[heading]
+
+
+def first_cells(table):
+    """The first column of the tables in a text, its head and rule left out."""
+    cells = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    return [cell for k, cell in enumerate(cells) if k > 1]
+
+
+def own_options(script, module):
+    """The options that a script adds to those of every script."""
+    return {field.name for field in dataclasses.fields(module(script).Config)} - SHARED
+
+
+def test_the_page_has_its_sections_in_order(script):
+    headings = re.findall(r"^## (.+)$", page(script), flags=re.MULTILINE)
+    own = [heading for heading in headings if heading in HEADINGS]
+    assert own == HEADINGS
+    extra = [heading for heading in headings if heading not in HEADINGS]
+    assert all(heading.startswith("What ") for heading in extra), extra
+
+
+def test_equation_numbers_agree(script):
+    docstring = ast.get_docstring(ast.parse(source(script)))
+    numbers = re.findall(r"\((\d+)\)\s*$", docstring, flags=re.MULTILINE)
+    assert numbers == [str(k + 1) for k in range(len(numbers))] and len(numbers) >= 2
+    code = source(script).split('"""', 2)[2]
+    marked = set(re.findall(r"# \((\d+)\)", code))
+    assert marked == set(numbers)
+    assert [cell.strip("()") for cell in first_cells(section(script, "Equations and lines"))] == numbers
+
+
+def test_code_on_the_page_is_code_of_the_script(script):
+    """What the page shows as the line of an equation stands so in the script."""
+    lines = [
+        line.split("|")[3] for line in section(script, "Equations and lines").splitlines() if "|" in line
+    ]
+    for quoted in re.findall(r"`([^`]+)`", " ".join(lines[2:])):
+        assert quoted in source(script), quoted
+
+
+def test_options_agree(script, module):
+    cells = first_cells(section(script, "Options"))
+    named = {cell.strip("`-").replace("-", "_") for cell in cells}
+    assert named == own_options(script, module)
+
+
+def test_defaults_agree(script, module):
+    config = module(script).Config()
+    for line in section(script, "Options").splitlines():
+        if line.startswith("| `"):
+            name, default = (cell.strip(" `") for cell in line.split("|")[1:3])
+            value = getattr(config, name.strip("-").replace("-", "_"))
+            value = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            same = str(value) == default or float(default.replace(",", "")) == value
+            assert same, f"{name} is {value}, and the page says {default}"
+
+
+def test_every_option_the_page_uses_exists(script, module):
+    known = {field.name for field in dataclasses.fields(module(script).Config)}
+    commands = "\n".join(line for line in page(script).splitlines() if f"{script}.py" in line)
+    for option in re.findall(r"--([a-z][a-z-]+)", commands):
+        name = option.removeprefix("no-") if option.removeprefix("no-").replace("-", "_") in known else option
+        assert name.replace("-", "_") in known, option
+
+
+def test_metrics_agree(script, command, only_run):
+    command(script, *short_options(script))
+    header = (only_run() / "metrics.csv").read_text().splitlines()[0].split(",")
+    named = [cell.strip("`") for cell in first_cells(section(script, "Logged metrics"))]
+    assert sorted(named) == sorted(header[4:])
+
+
+def test_docstrings_of_options(script):
+    """Every option says what it is."""
+    tree = ast.parse(source(script))
+    (config,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
+    body = config.body[1:]
+    for field, text in zip(body[::2], body[1::2], strict=True):
+        assert isinstance(field, ast.AnnAssign), ast.unparse(field)
+        assert isinstance(text.value.value, str), f"{field.target.id} has no docstring"
+
+
+def test_every_script_has_short_options(script):
+    assert script in SHORT
+
+
+def test_scripts_are_short_enough_to_read(script):
+    assert len(source(script).splitlines()) <= 240
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"{path.name}/README.md" for path in ROOT.iterdir())])
+def test_links_lead_somewhere(name):
+    path = ROOT / name
+    if not path.exists():
+        pytest.skip("no page there")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
