@@ -57,7 +57,7 @@ class Config(RunConfig):
     """Exploration ε at the first step (paper: 1)."""
     end_epsilon: Fraction = 0.04
     """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
-    exploration_fraction: Fraction = 0.2
+    exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly."""
     learning_starts: NonNegativeInt = 1_000
     """Steps before the first update (paper: 50,000)."""
@@ -139,10 +139,9 @@ def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
     run = Run(config, "dqn")
     envs = make_envs(config.env_id, "dqn", config.num_envs, config.seed, async_envs=config.async_envs)
-    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
-    buffer = ReplayBuffer(
-        config.buffer_size, envs.single_observation_space, envs.single_action_space, config.seed
-    )
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = Agent(*spaces, config)
+    buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
     run.checkpoint(
         q_network=agent.q_network,
         target_network=agent.target_network,
@@ -154,22 +153,19 @@ def train(config: Config) -> Result:
 
     observations, _ = envs.reset(seed=run.env_seed)
     for global_step in run.steps(config.num_envs):
-        progress = global_step / config.total_timesteps
-        epsilon = np.interp(
-            progress, [0, config.exploration_fraction], [config.start_epsilon, config.end_epsilon]
-        )
+        progress = min(1.0, global_step / config.total_timesteps)
+        explored = min(1.0, progress / config.exploration_fraction)
+        epsilon = config.start_epsilon + explored * (config.end_epsilon - config.start_epsilon)
         actions = agent.act(observations, epsilon)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
-        buffer.add(
-            observations, actions, rewards, true_next_observations(next_observations, infos), terminated
-        )
+        arrived_at = true_next_observations(next_observations, infos)
+        buffer.add(observations, actions, rewards, arrived_at, terminated)
         observations = next_observations
         run.record(infos)
 
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
-            agent.optimizer.learning_rate = config.learning_rate * (
-                1.0 - config.anneal_learning_rate * progress
-            )
+            falling = 1.0 - config.anneal_learning_rate * progress
+            agent.optimizer.learning_rate = config.learning_rate * falling
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
             agent.numpy_q_network.refresh()
             run.log(epsilon=epsilon, **metrics)
