@@ -11,8 +11,8 @@ Key ideas: learn from transitions drawn at random from a replay buffer, so that 
 correlated piece of an episode; and bootstrap from a copy θ⁻ of the network that stands still for a
 while, so that the target does not run away with the estimate.
 
-Differences from the paper: Adam in place of RMSProp; the Huber loss itself in place of squared errors
-clipped to [−1, 1] (the same gradient); a soft target update by option; no frames and no convolutions.
+Differences from the paper: Adam with a step size that falls to 0, in place of RMSProp; squared errors,
+unclipped unless --loss huber; a soft target update by option; several updates at a time, every so often.
 
 Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -43,7 +43,7 @@ class Config(RunConfig):
     """Step size of Adam at the first step."""
     anneal_learning_rate: Fraction = 1.0
     """Share of the step size by which it falls, linearly, until the last step; 0 keeps it (paper)."""
-    buffer_size: PositiveInt = 50_000
+    buffer_size: PositiveInt = 25_000
     """Transitions that the replay buffer holds."""
     gamma: Fraction = 0.99
     """Discount γ (paper: 0.99)."""
@@ -51,7 +51,7 @@ class Config(RunConfig):
     """Share τ of the online network in a target update: 1 copies it (paper), less moves softly."""
     target_network_frequency: PositiveInt = 100
     """Updates C between target updates; in updates, as the paper counts, not in environment steps."""
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = 64
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
@@ -65,12 +65,12 @@ class Config(RunConfig):
     """Environment steps, over all environments, between update calls (paper: 4)."""
     gradient_steps: PositiveInt = 64
     """Updates in one such call (paper: 1)."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers."""
     max_grad_norm: Positive = 10.0
     """Largest norm of the whole gradient; inf leaves it as it is."""
-    loss: Literal["huber", "squared"] = "huber"
-    """ℓ: Huber's, quadratic up to an error of 1 and linear beyond (paper), or half the square."""
+    loss: Literal["squared", "huber"] = "squared"
+    """ℓ: half the square, or Huber's, which is linear beyond an error of 1 (paper: its gradient)."""
 
 
 class Agent:
