@@ -1,0 +1,23 @@
+"""Each script learns: the command a reader types, on seeds fixed in advance, reaches the bar of its task.
+
+The tables over ten seeds are made by benchmarks/learning.py; here stand the first seeds of each, so that a
+change that breaks learning is red within minutes.
+"""
+
+import re
+
+import pytest
+
+SEEDS = (0, 1)
+TASKS = [  # script, options, the least mean return of 100 greedy episodes
+    ("dqn", "", 475),
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("script_name", "options", "bar"), TASKS)
+def test_solves_its_task(script_name, options, bar, seed, command):
+    process = command(script_name, *options.split(), "--seed", seed, timeout=300)
+    assert process.returncode == 0, process.stderr
+    (mean,) = re.findall(r"^evaluation: mean return (-?[\d.]+) ", process.stdout, flags=re.MULTILINE)
+    assert float(mean) >= bar
