@@ -1,5 +1,6 @@
 """What the tests share: the scripts by name, and ways to run one."""
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -23,9 +24,10 @@ def short_options(script: str) -> list[str]:
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that asks for `script` once for every script of the house."""
+    """Run a test that asks for `script` once for every script of the house, each in one worker."""
     if "script" in metafunc.fixturenames:
-        metafunc.parametrize("script", SCRIPTS)
+        marked = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
+        metafunc.parametrize("script", marked)
 
 
 @pytest.fixture
@@ -34,20 +36,35 @@ def module():
     return lambda name: importlib.import_module(f"{name}.{name}")
 
 
+def run_script(folder, script, *args, env=(), timeout=120):
+    """Run a script as a user would, from `folder`; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, ROOT / script / f"{script}.py", *map(str, args)],
+        cwd=folder,
+        env=os.environ | dict(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
 @pytest.fixture
 def command(tmp_path):
     """Run a script as a user would, from an empty folder; returns the finished process."""
+    return functools.partial(run_script, tmp_path)
 
-    def run(script, *args, env=(), timeout=120, **options):
-        return subprocess.run(
-            [sys.executable, ROOT / script / f"{script}.py", *map(str, args)],
-            cwd=tmp_path,
-            env=os.environ | dict(env),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            **options,
-        )
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory):
+    """A finished short run of a script, made once and not to be changed: (process, run folder)."""
+
+    @functools.cache
+    def run(script):
+        where = tmp_path_factory.mktemp(script)
+        process = run_script(where, script, *short_options(script))
+        assert process.returncode == 0, process.stderr
+        (folder,) = (where / "runs").iterdir()
+        return process, folder
 
     return run
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,13 +52,16 @@ def complaint(process):
     return line
 
 
-def test_a_run_leaves_its_folder_and_a_twin_the_same_numbers(script, command, tmp_path):
-    first, second = (command(script, *short_options(script), "--runs-dir", name) for name in ("a", "b"))
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    last_line = first.stdout.splitlines()[-1]
+def model_in(folder):
+    """The saved model of a run folder."""
+    (path,) = folder.glob("model.*")
+    return path
+
+
+def test_a_run_leaves_its_folder_and_a_twin_the_same_numbers(script, short_run, command, only_run):
+    process, folder = short_run(script)
+    last_line = process.stdout.splitlines()[-1]
     assert last_line.startswith("evaluation: mean return ") and last_line.endswith(" over 3 episodes")
-    assert last_line == second.stdout.splitlines()[-1]
-    (folder,), (twin,) = ((tmp_path / name).iterdir() for name in ("a", "b"))
     config = json.loads((folder / "config.json").read_text())
     assert folder.name.startswith(f"{config['env_id']}__{script}__0__")
     names = {path.name.split(".")[0] for path in folder.iterdir()}
@@ -65,25 +69,26 @@ def test_a_run_leaves_its_folder_and_a_twin_the_same_numbers(script, command, tm
     header = (folder / "metrics.csv").read_text().splitlines()[0]
     assert header.startswith("global_step,seconds,episodic_return,episodic_length,")
     assert len(rows(folder)) > 5
-    assert rows(folder) == rows(twin)
-    for line in first.stderr.splitlines():  # nothing of TensorFlow's start-up reaches the terminal
+    for line in process.stderr.splitlines():  # nothing of TensorFlow's start-up reaches the terminal
         assert "step/s" in line or not line, line
 
+    twin = command(script, *short_options(script))
+    assert twin.stdout.splitlines()[-1] == last_line
+    assert rows(only_run()) == rows(folder)
 
-def test_killed_and_resumed(script, tmp_path, command):
-    whole = command(script, *short_options(script), "--runs-dir", "whole")
-    process = start(script, *short_options(script), "--runs-dir", "killed", cwd=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("killed/*/checkpoints/0*")), process)
+
+def test_killed_and_resumed(script, tmp_path, command, short_run):
+    process = start(script, *short_options(script), cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/0*")), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    (folder,) = (tmp_path / "killed").iterdir()
-    steps_at_kill = len(rows(folder))
+    (folder,) = (tmp_path / "runs").iterdir()
     resumed = command(script, "--resume", folder)
     assert resumed.returncode == 0, resumed.stderr
-    (uninterrupted,) = (tmp_path / "whole").iterdir()
-    steps = [int(row["global_step"]) for row in rows(folder)]
-    assert steps == [int(row["global_step"]) for row in rows(uninterrupted)], (steps_at_kill, whole.stderr)
     assert resumed.stdout.splitlines()[-1].startswith("evaluation: ")
+    _, uninterrupted = short_run(script)
+    steps, expected = ([int(row["global_step"]) for row in rows(run)] for run in (folder, uninterrupted))
+    assert steps == expected  # no hole, no duplicate
 
 
 def test_interrupted_leaves_a_playable_model_and_can_be_resumed(script, tmp_path, command):
@@ -95,8 +100,7 @@ def test_interrupted_leaves_a_playable_model_and_can_be_resumed(script, tmp_path
     assert process.returncode == 130 and "Traceback" not in errors
     assert "--resume" in errors.splitlines()[-1]
     (folder,) = (tmp_path / "runs").iterdir()
-    model = next(folder.glob("model.*"))
-    played = command(script, "--evaluate", model)
+    played = command(script, "--evaluate", model_in(folder))
     assert played.returncode == 0 and played.stdout.startswith("evaluation: "), played.stderr
     last_step = int(rows(folder)[-1]["global_step"])
     resumed = command(script, "--resume", folder, "--total-timesteps", last_step + 700)
@@ -104,36 +108,49 @@ def test_interrupted_leaves_a_playable_model_and_can_be_resumed(script, tmp_path
     assert int(rows(folder)[-1]["global_step"]) > last_step
 
 
-def test_evaluating_a_saved_model_repeats_the_evaluation(script, command, only_run):
-    trained = command(script, *short_options(script))
-    played = command(script, "--evaluate", only_run() / next(only_run().glob("model.*")))
+def test_evaluating_a_saved_model_repeats_the_evaluation(script, command, short_run):
+    trained, folder = short_run(script)
+    played = command(script, "--evaluate", model_in(folder))
     assert played.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
 
 
-def test_bad_numbers_are_one_line(script, command, tmp_path):
-    assert "--num-envs is 0" in complaint(command(script, "--num-envs", 0))
-    assert "--total-timesteps is -5" in complaint(command(script, "--total-timesteps", -5))
-    assert "--gamma is 1.5" in complaint(command(script, "--gamma", 1.5))
-    assert "doesn't exist" in complaint(command(script, "--env-id", "NoSuchEnv-v0"))
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_envs": 0}, "--num-envs is 0"),
+        ({"total_timesteps": -5}, "--total-timesteps is -5"),
+        ({"gamma": 1.5}, "--gamma is 1.5"),
+        ({"gamma": float("nan")}, "--gamma is nan"),
+        ({"env_id": "NoSuchEnv-v0"}, "doesn't exist"),
+        ({"env_id": "tests.environments:DictObservation-v0"}, "wrap the environment"),
+    ],
+)
+def test_bad_options_stop_a_run_before_it_leaves_anything(script, options, words, module, tmp_path):
+    config = module(script).Config(**options, runs_dir=str(tmp_path / "runs"))
+    with pytest.raises(UserError, match=words):
+        module(script).train(config)
     assert not (tmp_path / "runs").exists()
 
 
-def test_models_that_cannot_be_played_are_one_line(command, tmp_path, script):
-    assert "there is no model" in complaint(command(script, "--evaluate", "nowhere/model.keras"))
+def test_what_cannot_be_played_or_made_is_one_line(script, command, tmp_path):
+    assert "--num-envs is 0" in complaint(command(script, "--num-envs", 0))
     (tmp_path / "model.keras").write_text("not a model")
     assert "give the model" in complaint(command(script, "--evaluate", "model.keras"))
 
 
-def test_a_model_of_another_environment_is_one_line(command, only_run):
-    command("dqn", *short_options("dqn"))
-    line = complaint(command("dqn", "--evaluate", only_run() / "model.keras", "--env-id", "Acrobot-v1"))
+def test_a_missing_model_is_one_line(command):
+    assert "there is no model" in complaint(command("dqn", "--evaluate", "nowhere/model.keras"))
+
+
+def test_a_model_of_another_environment_is_one_line(command, short_run):
+    _, folder = short_run("dqn")
+    line = complaint(command("dqn", "--evaluate", model_in(folder), "--env-id", "Acrobot-v1"))
     assert "(4,)" in line and "(6,)" in line and "--env-id" in line
 
 
-def test_folders_that_cannot_be_resumed_are_one_line(command, only_run, tmp_path):
+def test_folders_that_cannot_be_resumed_are_one_line(command, short_run, tmp_path):
     assert "not a run folder" in complaint(command("dqn", "--resume", tmp_path))
-    command("dqn", *short_options("dqn"))
-    folder = only_run()
+    folder = shutil.copytree(short_run("dqn")[1], tmp_path / "copy")
     line = complaint(command("dqn", "--resume", folder, "--env-id", "Acrobot-v1"))
     assert "run of dqn on CartPole-v1" in line
     line = complaint(command("dqn", "--resume", folder, "--hidden-sizes", 7, "--total-timesteps", 9999))
@@ -154,7 +171,7 @@ def test_a_full_disk_is_one_line_at_the_start(tmp_path, monkeypatch):
         run.checkpoint(rng=np.random.default_rng(0))
 
 
-def test_a_write_that_fails_later_is_one_line_and_keeps_what_is_there(command, only_run):
+def test_a_write_that_fails_later_is_one_line(tmp_path):
     """A file-size limit of the process stands in for a disk that fills up in the middle."""
     limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));"
     limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv = sys.argv[1:];"
@@ -162,7 +179,7 @@ def test_a_write_that_fails_later_is_one_line_and_keeps_what_is_there(command, o
     script = ROOT / "dqn" / "dqn.py"
     process = subprocess.run(
         [sys.executable, "-c", limited, script, *short_options("dqn")],
-        cwd=only_run.__closure__[0].cell_contents,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
@@ -227,7 +244,7 @@ def test_eager_runs_the_update_line_by_line(command, tmp_path):
     """A breakpoint inside the update stops there."""
     script = ROOT / "dqn" / "dqn.py"
     (line,) = (k for k, text in enumerate(script.read_text().splitlines(), 1) if "td_target =" in text)
-    stops = ["-c", f"b {line}", "-c", "c", "-c", "p batch.rewards.shape", "-c", "q"]
+    stops = ["-c", f"b {line}", "-c", "c", "-c", "p 'stopped at', batch.rewards.shape", "-c", "q"]
     process = subprocess.run(
         [sys.executable, "-m", "pdb", *stops, script, *short_options("dqn"), "--eager"],
         cwd=tmp_path,
@@ -235,7 +252,7 @@ def test_eager_runs_the_update_line_by_line(command, tmp_path):
         text=True,
         timeout=120,
     )
-    assert "(128,)" in process.stdout, process.stdout + process.stderr
+    assert "('stopped at', (" in process.stdout, process.stdout + process.stderr
 
 
 def test_video_of_the_evaluation(command, only_run):
