@@ -5,7 +5,10 @@ with the true next observation, also where an episode ends.
 """
 
 from collections.abc import Callable, Sequence
+import itertools
+import multiprocessing
 from pathlib import Path
+import signal
 import warnings
 
 from common.errors import UserError
@@ -77,6 +80,8 @@ def make_envs(
     """
 
     def thunk():
+        if multiprocessing.parent_process():  # Ctrl-C is for the parent, which ends its workers itself
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return gym.wrappers.RecordEpisodeStatistics(make_env(env_id, algorithm))
 
     thunk().close()  # a bad id or space is told once and here, not by a worker process
@@ -104,7 +109,10 @@ class FiniteGuard(gym.vector.VectorWrapper):
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         self.num_steps += self.num_envs
         # one number says it all: a sum with a NaN or an infinity in it is not finite
-        if not np.isfinite(rewards.sum() + observations.sum(dtype=np.float64)):
+        total = rewards.sum() + observations.sum(dtype=np.float64)
+        if "final_obs" in infos:
+            total += true_next_observations(observations, infos).sum(dtype=np.float64)
+        if not np.isfinite(total):
             what = "reward" if not np.isfinite(rewards).all() else "observation"
             raise UserError(
                 f"{self.env_id} gave a {what} that is not finite, at step {self.num_steps:,} of this process:"
@@ -189,17 +197,23 @@ def make_video_env(env_id: str, algorithm: str, folder: str | Path) -> gym.Env:
 
 
 def _play_together(policy: Policy, envs: Sequence[gym.Env], seeds: Sequence[int]) -> np.ndarray:
-    """Play one episode of each seed, those still running in one call of the policy."""
+    """Play one episode of each seed, those still running in one call of the policy.
+
+    Where the environment sets no time limit, an episode counts as it stands after 10,000 steps.
+    """
+    limited = [env.spec is not None and env.spec.max_episode_steps is not None for env in envs]
     returns = np.zeros(len(seeds))
     running = list(range(len(seeds)))
     observations = [envs[k].reset(seed=seeds[k])[0] for k in running]
-    while running:
+    for step in itertools.count(1):
+        if not running:
+            break
         actions = policy(np.stack(observations))
         still_running, observations = [], []
         for k, action in zip(running, actions, strict=True):
             observation, reward, terminated, truncated, _ = envs[k].step(action)
             returns[k] += reward
-            if not (terminated or truncated):
+            if not (terminated or truncated or (step == 10_000 and not limited[k])):
                 still_running.append(k)
                 observations.append(observation)
         running = still_running

@@ -1,5 +1,6 @@
 """Replay buffer: transitions in preallocated NumPy rings, sampled many minibatches at a time."""
 
+import json
 from typing import NamedTuple
 
 from common.errors import UserError
@@ -64,7 +65,7 @@ class ReplayBuffer:
             )
         self.capacity = capacity
         self.storage = Transitions(*(np.zeros((capacity, *shape), dtype) for shape, dtype in fields))
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng([seed, 1])  # [seed] alone is an environment's stream
         self.position = 0  # where the next transition goes
         self.size = 0
 
@@ -106,11 +107,11 @@ class ReplayBuffer:
         return Transitions(*(ring.take(rows, axis=0) for ring in self.storage))
 
     def save_state(self, path: str) -> None:
-        """Write the filled part of the rings and the generator's state to `path` (.npz, uncompressed)."""
-        filled = {name: ring[: self.size] for name, ring in self.storage._asdict().items()}
-        np.savez(
-            path, position=self.position, rng=np.array(self.rng.bit_generator.state, dtype=object), **filled
-        )
+        """Write the transitions, oldest first, and the generator's state to `path` (.npz, uncompressed)."""
+        oldest = self.position if self.size == self.capacity else 0
+        rows = (np.arange(self.size) + oldest) % self.capacity
+        filled = {name: ring[rows] for name, ring in self.storage._asdict().items()}
+        np.savez(path, rng=json.dumps(self.rng.bit_generator.state), **filled)
 
     def load_state(self, path: str) -> None:
         """Read what `save_state` wrote.
@@ -118,17 +119,14 @@ class ReplayBuffer:
         Raises:
             UserError: if it holds more transitions than fit, or transitions of another shape or dtype.
         """
-        with np.load(path, allow_pickle=True) as saved:
+        with np.load(path) as saved:
             size = len(saved["rewards"])
             for name, ring in self.storage._asdict().items():
-                if (
-                    size > self.capacity
-                    or saved[name].shape[1:] != ring.shape[1:]
-                    or saved[name].dtype != ring.dtype
-                ):
+                rows = saved[name]
+                if size > self.capacity or rows.shape[1:] != ring.shape[1:] or rows.dtype != ring.dtype:
                     raise UserError(
-                        f"{path} holds {size:,} transitions that do not fit a buffer of {self.capacity:,}"
+                        f"{path} holds {size:,} transitions that do not fit one of {self.capacity:,}"
                     )
-                ring[:size] = saved[name]
-            self.size, self.position = size, int(saved["position"]) % self.capacity
-            self.rng.bit_generator.state = saved["rng"].item()
+                ring[:size] = rows
+            self.size, self.position = size, size % self.capacity
+            self.rng.bit_generator.state = json.loads(saved["rng"].item())

@@ -31,6 +31,7 @@ import threading
 import time
 import typing
 from typing import Annotated, Any, ClassVar
+import uuid
 
 from annotated_types import BaseMetadata, Ge, Gt, Interval, Le, Lt
 from common.envs import episode_ends, make_env, make_video_env
@@ -128,6 +129,7 @@ class Run:
         self._recent_returns: deque[float] = deque(maxlen=100)
         self._unlogged_episodes: list[tuple[float, int]] = []
         self._last_row_step: int | None = None
+        self._last_metrics: dict[str, Any] = {}
         self._seconds_before = 0.0
         self._state: dict[str, Any] = {}
         self._bar: tqdm | None = None
@@ -135,25 +137,24 @@ class Run:
         make_env(config.env_id, algorithm).close()  # a wrong environment leaves no folder behind
         if config.capture_video:
             make_video_env(config.env_id, algorithm, "").env.close()
+        self._started = time.perf_counter()
+        if config.resume:
+            self.folder = Path(config.resume)
+            self._read_counters()
+            return
         try:
-            self.folder = Path(config.resume) if config.resume else _new_folder(config, algorithm)
-            if config.resume:
-                self._read_state()
+            self.folder = _new_folder(config, algorithm)
             self._write_config()
-            self._metrics = _MetricsFile(self.folder / "metrics.csv", keep_until=self.global_step)
-            self._tensorboard = SummaryWriter(str(self.folder), purge_step=self.global_step + 1, flush_secs=5)
         except OSError as error:
             raise UserError(
                 f"cannot write to {config.runs_dir}: {error.strerror or error}: choose --runs-dir"
             ) from error
-        self._wandb = _start_wandb(config, self.folder) if config.track else None
-        print(f"run folder: {self.folder}", flush=True)
-        self._started = time.perf_counter()
 
     @property
-    def env_seed(self) -> int:
-        """The seed to reset the environments with: a resumed run does not see its first episodes again."""
-        return (self.config.seed + self.global_step) % 2**31
+    def env_seeds(self) -> list[int]:
+        """A seed for the reset of each environment; runs of other seeds and resumed runs share none."""
+        words = [self.config.seed, 0, self.global_step]
+        return np.random.SeedSequence(words).generate_state(self.config.num_envs).tolist()
 
     # ---- what survives -----------------------------------------------------------------------------------
 
@@ -180,11 +181,45 @@ class Run:
             except Exception as error:  # whatever a file of other shapes makes its reader raise
                 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # lists what is left over
                 raise UserError(f"{folder} does not fit: resume with the options the run had") from error
+        with self._writing():  # only now: a run that cannot be resumed is left as it was
+            self._write_config()
+            self._metrics = _MetricsFile(self.folder / "metrics.csv", keep_until=self.global_step)
+            # a queue that never fills: the writer's thread ends with the first write that fails
+            self._tensorboard = SummaryWriter(
+                str(self.folder), purge_step=self.global_step + 1, max_queue=10**9, flush_secs=5
+            )
+        self._wandb = _start_wandb(self.config, self.folder) if self.config.track else None
+        print(f"run folder: {self.folder}", flush=True)
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f"cannot write to {self.folder}: {reason}: mend that, then go on with --resume {self.folder}"
+            ) from error
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint beside the last one, rename it into place, then drop the last one."""
+        """Write a checkpoint beside the last one, rename it into place, then drop the last one.
+
+        Raises:
+            UserError: if it cannot be written; the last one is still there.
+        """
         root = self.folder / "checkpoints"
-        partial = root / ".partial"
+        final = root / f"{self.global_step:012d}"
+        if final.exists():
+            return
+        with self._writing():
+            self._write_checkpoint(root / ".partial")
+            os.rename(root / ".partial", final)
+        for old in root.iterdir():
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _write_checkpoint(self, partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         trackables, generators, others = self._kinds()
@@ -206,12 +241,6 @@ class Run:
         }
         (partial / "run.json").write_text(json.dumps(state))
         np.save(partial / "episode_returns.npy", np.array(self.episode_returns))
-        final = root / f"{self.global_step:012d}"
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(partial, final)
-        for old in root.iterdir():
-            if old != final:
-                shutil.rmtree(old, ignore_errors=True)
 
     def _kinds(self) -> tuple[dict, dict, dict]:
         others = {name: value for name, value in self._state.items() if hasattr(value, "save_state")}
@@ -224,7 +253,7 @@ class Run:
     def _last_checkpoint(self) -> Path | None:
         return max((self.folder / "checkpoints").glob("[0-9]*"), default=None)
 
-    def _read_state(self) -> None:
+    def _read_counters(self) -> None:
         """Take the run's own counters from the last checkpoint; a run killed before its first starts anew."""
         saved = load_config(self.folder)
         if (saved.get("algorithm"), saved.get("env_id")) != (self.algorithm, self.config.env_id):
@@ -232,13 +261,17 @@ class Run:
                 f"{self.folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
                 f" {self.algorithm} on {self.config.env_id}: resume it with its own script and environment"
             )
-        if folder := self._last_checkpoint():
+        if not (folder := self._last_checkpoint()):
+            return
+        try:
             state = json.loads((folder / "run.json").read_text())
             self.global_step, self._seconds_before = state["global_step"], state["seconds"]
             self._last_row_step = state["last_row_step"]
             self._unlogged_episodes = [tuple(episode) for episode in state["unlogged_episodes"]]
             self.episode_returns = np.load(folder / "episode_returns.npy").tolist()
             self._recent_returns.extend(self.episode_returns[-100:])
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder} cannot be read: delete it to start the run anew") from error
 
     def _restore(self, folder: Path) -> None:
         trackables, generators, others = self._kinds()
@@ -309,9 +342,12 @@ class Run:
         `episodic_return` and `episodic_length` are means over the episodes that ended since the last row,
         empty if none did.
         """
+        self._last_metrics = metrics
         last, frequency = self._last_row_step, self.config.log_frequency
-        if last is not None and self.global_step // frequency == last // frequency:
-            return
+        if last is None or self.global_step // frequency > last // frequency:
+            self._write_row()
+
+    def _write_row(self) -> None:
         self._last_row_step = self.global_step
         returns, lengths = zip(*self._unlogged_episodes, strict=True) if self._unlogged_episodes else ((), ())
         self._unlogged_episodes = []
@@ -320,16 +356,15 @@ class Run:
             "seconds": round(self._seconds(), 3),
             "episodic_return": float(np.mean(returns)) if returns else math.nan,
             "episodic_length": float(np.mean(lengths)) if lengths else math.nan,
-            **{name: float(value) for name, value in metrics.items()},
+            **{name: float(value) for name, value in self._last_metrics.items()},
         }
-        self._metrics.write(row)
-        numbers = {
-            name: value for name, value in row.items() if name != "global_step" and not math.isnan(value)
-        }
+        with self._writing():
+            self._metrics.write(row)
+        numbers = {name: value for name, value in row.items() if not math.isnan(value)}
         for name, value in numbers.items():
             self._tensorboard.add_scalar(name, value, self.global_step)
         if self._wandb:
-            self._wandb.log(numbers, step=self.global_step)
+            self._wandb.log(numbers)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
@@ -342,18 +377,22 @@ class Run:
         Raises:
             KeyboardInterrupt: after saving, if Ctrl-C ended the loop.
         """
+        if self._last_row_step != self.global_step:
+            self._write_row()
         self.save_checkpoint()
-        if self.config.save_model:
-            save_model(model, self.folder)
-        self._metrics.close()
-        draw_learning_curve(self.folder)
+        with self._writing():
+            if self.config.save_model:
+                save_model(model, self.folder)
+            self._metrics.close()
+            draw_learning_curve(self.folder)
         returns = np.zeros(0)
         if not self.interrupted and self.config.eval_episodes:
             returns = evaluate(model, self.config, self.folder)
-            print_evaluation(returns)
+            with self._writing():
+                _write_atomically(self.folder / "evaluation.json", json.dumps({"returns": returns.tolist()}))
             self._tensorboard.add_scalar("evaluation_return", returns.mean(), self.global_step)
             if self._wandb:
-                self._wandb.log({"evaluation_return": returns.mean()}, step=self.global_step)
+                self._wandb.log({"evaluation_return": returns.mean(), "global_step": self.global_step})
         self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
@@ -362,6 +401,8 @@ class Run:
                 f"stopped at step {self.global_step:,}; go on with"
                 f" python {self.algorithm}/{self.algorithm}.py --resume {self.folder}"
             )
+        if len(returns):
+            print_evaluation(returns)
         return Result(model, networks, np.array(self.episode_returns), returns, self.folder)
 
     def _write_config(self) -> None:
@@ -407,6 +448,8 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable, alg
 
     What is the user's to mend is one line on stderr and exit code 2; Ctrl-C is exit code 130.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal without Greek letters still gets its --help
     try:
         config = parse(config_class)
         if config.evaluate:
@@ -417,20 +460,18 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable, alg
         sys.exit(_complain(str(error), 2))
     except KeyboardInterrupt as interrupt:
         sys.exit(_complain(str(interrupt) or "stopped", 130))
-    except OSError as error:
-        sys.exit(_complain(f"{error}: free some disk and go on with --resume and the run folder", 2))
 
 
 def parse(config_class: type[RunConfig], args: list[str] | None = None) -> RunConfig:
     """Parse the command line; `--resume` and `--evaluate` start from the options their run folder holds."""
     config = tyro.cli(config_class, args=args)
-    folder = (
-        Path(config.resume) if config.resume else Path(config.evaluate).parent if config.evaluate else None
-    )
-    if folder and (folder / "config.json").exists():
-        mine = {"resume", "evaluate", "render", "capture_video", "track", "eager", "runs_dir"}
-        names = {field.name for field in dataclasses.fields(config_class)} - mine
-        saved = {name: value for name, value in load_config(folder).items() if name in names}
+    path = Path(config.resume or config.evaluate or "")
+    folder = path if path.is_dir() else path.parent
+    if (config.resume or config.evaluate) and (folder / "config.json").exists():
+        known = {field.name for field in dataclasses.fields(config_class)} - {"resume", "evaluate"}
+        if config.evaluate:  # how it was trained, not how it is to be shown
+            known -= {"render", "capture_video", "track", "eager"}
+        saved = {name: value for name, value in load_config(folder).items() if name in known}
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = tyro.cli(config_class, args=args, default=config_class(**saved))
     return config
@@ -444,6 +485,9 @@ def check(config: RunConfig) -> None:
     """
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
         value = getattr(config, name)
+        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+            choices = " or ".join(map(str, typing.get_args(hint)))
+            raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {choices}")
         inner = [hint, *typing.get_args(hint)]
         limits = [limit for kind in inner for limit in getattr(kind, "__metadata__", ())]
         for number in value if isinstance(value, tuple | list) else (value,):
@@ -576,17 +620,22 @@ def _write_atomically(path: Path, text: str) -> None:
 def _start_wandb(config: RunConfig, folder: Path) -> Any:
     import wandb
 
+    identity = folder / "wandb_id.txt"  # a resumed run goes on in the same page
+    if not identity.exists():
+        identity.write_text(uuid.uuid4().hex)
     try:
-        return wandb.init(
+        run = wandb.init(
             project=config.wandb_project,
             name=folder.name,
-            id=folder.name.replace(".", "_"),
+            id=identity.read_text(),
             resume="allow",
             config=dataclasses.asdict(config),
         )
     except wandb.errors.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--track: {reason} Log in with `wandb login`, or set WANDB_MODE=offline") from error
+    run.define_metric("*", step_metric="global_step")  # rows that a resumed run writes again, it writes over
+    return run
 
 
 def _complain(message: str, code: int) -> int:

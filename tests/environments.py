@@ -33,6 +33,22 @@ class OneState(gym.Env):
         )
 
 
+class StartThenStay(OneState):
+    """A first state that gives nothing, then one that gives 1 a step until a time limit.
+
+    Its values are 1 / (1 − γ) in the second state and γ / (1 − γ) in the first; whoever takes the first
+    state of the next episode for the one that a time limit was reached in learns less.
+    """
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float(self.steps > 1), terminated, truncated, info
+
+
 class Counter(gym.Env):
     """Observes how many steps its episode has had; ends after `length`; the reward is that number too."""
 
@@ -76,6 +92,7 @@ _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 
 for name, entry_point, options in [
     ("Truncating-v0", OneState, {"ends": "truncated"}),
     ("Terminating-v0", OneState, {"ends": "terminated", "length": 1}),
+    ("StartThenStay-v0", StartThenStay, {}),
     ("Counter-v0", Counter, {}),
     ("ActionsFrom5-v0", Counter, {"action_space": _ACTIONS_FROM_5}),
     ("DiscreteObservation-v0", Counter, {"observation_space": _DISCRETE}),
@@ -83,6 +100,7 @@ for name, entry_point, options in [
     ("BoxActions-v0", Counter, {"action_space": _ACTIONS_BOX}),
     ("NanReward-v0", Counter, {"bad": "reward"}),
     ("InfObservation-v0", Counter, {"bad": "observation"}),
+    ("InfFinalObservation-v0", Counter, {"bad": "observation", "length": 2}),
     ("DictObservation-v0", Odd, {}),
 ]:
     gym.register(name, entry_point=entry_point, kwargs=options)

@@ -1,5 +1,7 @@
 """DQN against a computation of its own in NumPy, and against environments whose values are known."""
 
+import dataclasses
+
 from common.networks import NumpyNetwork
 from common.replay_buffer import Transitions
 import gymnasium as gym
@@ -121,12 +123,15 @@ def test_acts_greedily_but_for_epsilon():
     np.testing.assert_allclose(agreement, 0.6 + 0.4 / 4, atol=0.03)
 
 
-@pytest.mark.parametrize(("name", "value"), [("Truncating", 10.0), ("Terminating", 1.0)])
-def test_q_of_a_one_state_environment(name, value, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("Truncating", {1: 10.0}), ("Terminating", {1: 1.0}), ("StartThenStay", {0: 9.0, 1: 10.0})],
+)
+def test_q_of_environments_whose_values_are_known(name, values, tmp_path):
     """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
     config = Config(
         env_id=f"tests.environments:{name}-v0",
-        total_timesteps=3_000,
+        total_timesteps=6_000,
         gamma=0.9,
         learning_starts=100,
         learning_rate=3e-3,
@@ -138,8 +143,31 @@ def test_q_of_a_one_state_environment(name, value, tmp_path):
         runs_dir=str(tmp_path),
     )
     result = train(config)
-    q_values = result.networks["q_network"](np.ones((1, 1), np.float32)).numpy()
-    np.testing.assert_allclose(q_values, value, rtol=0.02)
+    for observation, value in values.items():
+        q_values = result.networks["q_network"](np.full((1, 1), observation, np.float32)).numpy()
+        np.testing.assert_allclose(q_values, value, rtol=0.02)
+
+
+def test_schedules_and_updates_happen_when_they_should(tmp_path, monkeypatch):
+    epsilons, updates = [], []
+
+    def act(self, observations, epsilon):
+        epsilons.append(epsilon)
+        return np.zeros(len(observations), int)
+
+    def update(self, batches):
+        updates.append((len(epsilons), batches.rewards.shape, float(self.optimizer.learning_rate)))
+        return {}
+
+    monkeypatch.setattr(Agent, "act", act)
+    monkeypatch.setattr(Agent, "update", update)
+    config = Config(total_timesteps=100, exploration_fraction=0.5, learning_starts=40, train_frequency=20)
+    config.gradient_steps, config.batch_size, config.eval_episodes = 3, 8, 0
+    config.anneal_learning_rate, config.learning_rate, config.end_epsilon = 0.5, 1.0, 0.2
+    train(dataclasses.replace(config, runs_dir=str(tmp_path)))
+    np.testing.assert_allclose(epsilons, np.interp(np.arange(1, 101), [0, 50], [1.0, 0.2]))
+    assert [(step, shape) for step, shape, _ in updates] == [(60, (3, 8)), (80, (3, 8)), (100, (3, 8))]
+    np.testing.assert_allclose([rate for *_, rate in updates], [0.7, 0.6, 0.5], rtol=1e-6)
 
 
 def test_several_environments_at_once(tmp_path):

@@ -93,12 +93,15 @@ def test_the_action_space_error_names_scripts_that_serve_it(monkeypatch):
         make_env("Pendulum-v1", "dqn")
 
 
-@pytest.mark.parametrize("what", ["NanReward", "InfObservation"])
-def test_numbers_that_are_not_finite_stop_the_run(what):
-    envs = make_envs(f"tests.environments:{what}-v0", "dqn")
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("NanReward", "reward"), ("InfObservation", "observation"), ("InfFinalObservation", "observation")],
+)
+def test_numbers_that_are_not_finite_stop_the_run(name, what):
+    envs = make_envs(f"tests.environments:{name}-v0", "dqn")
     envs.reset(seed=0)
     envs.step(np.zeros(1, int))
-    with pytest.raises(UserError, match=rf"{what}-v0 gave a {what[3:].lower()} .* step 2 "):
+    with pytest.raises(UserError, match=rf"{name}-v0 gave a {what} .* step 2 "):
         envs.step(np.zeros(1, int))
 
 
@@ -121,3 +124,8 @@ def test_processes_step_as_one_process_does():
         assert sum(len(episode_ends(step[4])) for step in steps) >= 4
         envs.close()
     np.testing.assert_array_equal(*streams)
+
+
+def test_an_episode_that_never_ends_is_counted_as_it_stands():
+    config = RunConfig(env_id="CliffWalking-v1", eval_episodes=1)
+    assert play(lambda x: np.zeros(len(x), int), config, "dqn") == [-10_000]  # up, into the wall, for ever

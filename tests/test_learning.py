@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from tests.conftest import SCRIPTS
+
 SEEDS = (0, 1)
 TASKS = [  # script, options, the least mean return of 100 greedy episodes
     ("dqn", "", 475),
@@ -17,7 +19,11 @@ TASKS = [  # script, options, the least mean return of 100 greedy episodes
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("script_name", "options", "bar"), TASKS)
 def test_solves_its_task(script_name, options, bar, seed, command):
-    process = command(script_name, *options.split(), "--seed", seed, timeout=300)
+    process = command(script_name, *options.split(), "--seed", seed, timeout=500)
     assert process.returncode == 0, process.stderr
     (mean,) = re.findall(r"^evaluation: mean return (-?[\d.]+) ", process.stdout, flags=re.MULTILINE)
     assert float(mean) >= bar
+
+
+def test_every_script_is_seen_to_learn():
+    assert {script_name for script_name, *_ in TASKS} == set(SCRIPTS)

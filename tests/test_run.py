@@ -65,7 +65,8 @@ def test_a_run_leaves_its_folder_and_a_twin_the_same_numbers(script, short_run, 
     config = json.loads((folder / "config.json").read_text())
     assert folder.name.startswith(f"{config['env_id']}__{script}__0__")
     names = {path.name.split(".")[0] for path in folder.iterdir()}
-    assert {"config", "metrics", "model", "learning_curve", "checkpoints", "events"} <= names
+    assert {"config", "metrics", "evaluation", "model", "learning_curve", "checkpoints", "events"} <= names
+    assert int(rows(folder)[-1]["global_step"]) >= config["total_timesteps"]
     header = (folder / "metrics.csv").read_text().splitlines()[0]
     assert header.startswith("global_step,seconds,episodic_return,episodic_length,")
     assert len(rows(folder)) > 5
@@ -138,6 +139,16 @@ def test_what_cannot_be_played_or_made_is_one_line(script, command, tmp_path):
     assert "give the model" in complaint(command(script, "--evaluate", "model.keras"))
 
 
+def test_a_choice_that_is_none_is_told_from_python_too(module):
+    with pytest.raises(UserError, match="--loss is hubber: it must be squared or huber"):
+        module("dqn").train(module("dqn").Config(loss="hubber"))
+
+
+def test_a_folder_can_be_played_too(command, short_run):
+    trained, folder = short_run("dqn")
+    assert command("dqn", "--evaluate", folder).stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
+
+
 def test_a_missing_model_is_one_line(command):
     assert "there is no model" in complaint(command("dqn", "--evaluate", "nowhere/model.keras"))
 
@@ -155,6 +166,8 @@ def test_folders_that_cannot_be_resumed_are_one_line(command, short_run, tmp_pat
     assert "run of dqn on CartPole-v1" in line
     line = complaint(command("dqn", "--resume", folder, "--hidden-sizes", 7, "--total-timesteps", 9999))
     assert "does not fit" in line
+    resumed = command("dqn", "--resume", folder, "--total-timesteps", 1600)  # that did it no harm
+    assert resumed.returncode == 0, resumed.stderr
 
 
 def test_a_run_folder_that_cannot_be_written_is_one_line_at_the_start(command, tmp_path):
@@ -230,6 +243,7 @@ def test_options_are_checked_against_their_annotations():
 def test_logging_costs_little(tmp_path):
     """Rows are due once in 1,000 steps: at 10,000 steps/s, 2 % of the time are 2 ms a row."""
     run = Run(RunConfig(runs_dir=str(tmp_path), log_frequency=1), "dqn")
+    run.checkpoint()
     metrics = {f"metric_{k}": float(k) for k in range(6)}
     seconds = []
     for step in range(1, 300):
