@@ -34,7 +34,7 @@ from typing import Annotated, Any, ClassVar
 import uuid
 
 from annotated_types import BaseMetadata, Ge, Gt, Interval, Le, Lt
-from common.envs import episode_ends, make_env, make_video_env
+from common.envs import episode_ends, make_env, make_video_env, view_options
 from common.errors import UserError
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -66,7 +66,7 @@ class RunConfig:
     eval_episodes: NonNegativeInt = 100
     """Greedy episodes played after training, on environments seeded apart."""
     save_model: bool = True
-    """Leave model.keras in the run folder."""
+    """Leave the model in the run folder: model.keras, or model.npz for a table."""
     capture_video: bool = False
     """Leave an mp4 of the first evaluation episode."""
     render: bool = False
@@ -131,12 +131,13 @@ class Run:
         self._last_row_step: int | None = None
         self._last_metrics: dict[str, Any] = {}
         self._seconds_before = 0.0
-        self._state: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
         self._bar: tqdm | None = None
         seed_everything(config)
-        make_env(config.env_id, algorithm).close()  # a wrong environment leaves no folder behind
+        # a wrong environment leaves no folder behind
+        make_env(config.env_id, algorithm, **view_options(config)).close()
         if config.capture_video:
-            make_video_env(config.env_id, algorithm, "").env.close()
+            make_video_env(config.env_id, algorithm, "", **view_options(config)).env.close()
         self._started = time.perf_counter()
         if config.resume:
             self.folder = Path(config.resume)
@@ -162,12 +163,12 @@ class Run:
         """Name what a checkpoint holds, and when resuming read it back.
 
         Each value is a Keras model or optimizer or another TensorFlow trackable, a `np.random.Generator`,
-        or an object with `save_state(path)` and `load_state(path)`.
+        a NumPy array, or an object with `save_state(path)` and `load_state(path)`.
 
         Raises:
             UserError: if the disk has no room for two checkpoints, or the checkpoint does not fit.
         """
-        self._state = state
+        self.state = state
         needed = 2 * sum(getattr(value, "nbytes", 0) for value in state.values()) + 10_000_000
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -222,7 +223,7 @@ class Run:
     def _write_checkpoint(self, partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        trackables, generators, others = self._kinds()
+        trackables, generators, arrays, others = self._kinds()
         if trackables:
             import tensorflow as tf
 
@@ -232,6 +233,8 @@ class Run:
                 raise OSError(f"TensorFlow cannot write {partial}") from error
         for name, value in others.items():
             value.save_state(str(partial / f"{name}.npz"))
+        for name, value in arrays.items():
+            np.save(partial / f"{name}.npy", value)
         state = {
             "global_step": self.global_step,
             "seconds": self._seconds(),
@@ -242,13 +245,15 @@ class Run:
         (partial / "run.json").write_text(json.dumps(state))
         np.save(partial / "episode_returns.npy", np.array(self.episode_returns))
 
-    def _kinds(self) -> tuple[dict, dict, dict]:
-        others = {name: value for name, value in self._state.items() if hasattr(value, "save_state")}
-        generators = {
-            name: value for name, value in self._state.items() if isinstance(value, np.random.Generator)
+    def _kinds(self) -> tuple[dict, dict, dict, dict]:
+        state = self.state
+        others = {name: value for name, value in state.items() if hasattr(value, "save_state")}
+        generators = {name: value for name, value in state.items() if isinstance(value, np.random.Generator)}
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        trackables = {
+            name: value for name, value in state.items() if name not in others | generators | arrays
         }
-        trackables = {name: value for name, value in self._state.items() if name not in others | generators}
-        return trackables, generators, others
+        return trackables, generators, arrays, others
 
     def _last_checkpoint(self) -> Path | None:
         return max((self.folder / "checkpoints").glob("[0-9]*"), default=None)
@@ -274,7 +279,7 @@ class Run:
             raise UserError(f"{folder} cannot be read: delete it to start the run anew") from error
 
     def _restore(self, folder: Path) -> None:
-        trackables, generators, others = self._kinds()
+        trackables, generators, arrays, others = self._kinds()
         if trackables:
             import tensorflow as tf
 
@@ -285,6 +290,11 @@ class Run:
             generator.bit_generator.state = states[name]
         for name, value in others.items():
             value.load_state(str(folder / f"{name}.npz"))
+        for name, value in arrays.items():
+            saved = np.load(folder / f"{name}.npy")
+            if saved.shape != value.shape:  # one value would fill an array of any shape
+                raise ValueError(f"{name} has shape {value.shape}, and the checkpoint {saved.shape}")
+            value[...] = saved
 
     # ---- the loop ----------------------------------------------------------------------------------------
 
@@ -343,8 +353,7 @@ class Run:
         empty if none did.
         """
         self._last_metrics = metrics
-        last, frequency = self._last_row_step, self.config.log_frequency
-        if last is None or self.global_step // frequency > last // frequency:
+        if self.row_is_due:
             self._write_row()
 
     def _write_row(self) -> None:
@@ -365,6 +374,12 @@ class Run:
             self._tensorboard.add_scalar(name, value, self.global_step)
         if self._wandb:
             self._wandb.log(numbers)
+
+    @property
+    def row_is_due(self) -> bool:
+        """Whether `log` would write a row now."""
+        last, frequency = self._last_row_step, self.config.log_frequency
+        return last is None or self.global_step // frequency > last // frequency
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
@@ -406,7 +421,7 @@ class Run:
         return Result(model, networks, np.array(self.episode_returns), returns, self.folder)
 
     def _write_config(self) -> None:
-        packages = ("tensorflow", "keras", "numpy", "gymnasium")
+        packages = ("numpy", "gymnasium", *(name for name in ("tensorflow", "keras") if name in sys.modules))
         content = dataclasses.asdict(self.config) | {
             "algorithm": self.algorithm,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
@@ -525,7 +540,11 @@ def seed_everything(config: RunConfig) -> None:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write model.keras, atomically."""
+    """Write model.keras, or model.npz for a table (a NumPy array), atomically."""
+    if isinstance(model, np.ndarray):
+        np.savez(folder / "model.partial.npz", model=model)
+        os.replace(folder / "model.partial.npz", folder / "model.npz")
+        return
     model.save(folder / "model.partial.keras")
     os.replace(folder / "model.partial.keras", folder / "model.keras")
 
@@ -536,31 +555,44 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray],
     Raises:
         UserError: if there is no such file, it is no Keras model, or it is one for another environment.
     """
-    import keras
-
     check(config)
     seed_everything(config)
     path = Path(config.evaluate)
-    path = path / "model.keras" if path.is_dir() else path
+    if path.is_dir():
+        path = path / ("model.npz" if (path / "model.npz").exists() else "model.keras")
     if not path.is_file():
-        raise UserError(f"there is no model {path}: give the model.keras of a run folder")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file's contents made it raise
-        raise UserError(
-            f"{path} is not a model that Keras can load: give the model.keras of a run folder"
-        ) from error
-    with make_env(config.env_id, algorithm) as env:
-        action_space = env.action_space
-        expected = int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
-        if model.input_shape[1:] != env.observation_space.shape or model.output_shape[-1] != expected:
+        raise UserError(f"there is no model {path}: give the model of a run folder")
+    model, inputs, outputs = _load_model(path)
+    with make_env(config.env_id, algorithm, **view_options(config)) as env:
+        observations, actions = env.observation_space, env.action_space
+        discrete = isinstance(model, np.ndarray) and hasattr(observations, "n")
+        needed_inputs = (int(observations.n),) if discrete else observations.shape
+        needed_outputs = int(actions.n) if hasattr(actions, "n") else int(np.prod(actions.shape))
+        if (inputs, outputs) != (needed_inputs, needed_outputs):
             raise UserError(
-                f"{path} maps {model.input_shape[1:]} to {model.output_shape[1:]}, and {config.env_id} needs"
-                f" {env.observation_space.shape} to ({expected},): give the --env-id it was trained on"
+                f"{path} maps {inputs} to ({outputs},), and {config.env_id} needs {needed_inputs} to"
+                f" ({needed_outputs},): give the --env-id it was trained on"
             )
     returns = evaluate(model, config, path.parent)
     if len(returns):
         print_evaluation(returns)
+
+
+def _load_model(path: Path) -> tuple[Any, tuple[int, ...], int]:
+    """Read a saved model; return it, the shape of its inputs (states of a table), and its outputs."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as saved:
+                table = saved["model"]
+            return table, table.shape[:1], table.shape[1]
+        import keras
+
+        model = keras.models.load_model(path, compile=False)
+        return model, model.input_shape[1:], model.output_shape[-1]
+    except Exception as error:  # Keras raises whatever the file's contents made it raise
+        raise UserError(
+            f"{path} is not a model that can be loaded: give the model of a run folder"
+        ) from error
 
 
 def print_evaluation(returns: np.ndarray) -> None:

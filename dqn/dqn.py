@@ -13,9 +13,15 @@ Key ideas: learn from transitions drawn at random from a replay buffer, so that 
 correlated piece of an episode; and bootstrap from a copy θ⁻ of the network that stands still for a
 while, so that the target does not run away with the estimate.
 
+<<<<<<< HEAD
 Differences from the paper: vectors and dense layers, not frames and convolutions; Adam with a step size
 that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on the norm of
 the gradient; 64 updates in one call after every 128 steps, not one after every 4.
+=======
+Differences from the paper: Adam with a step size that falls to 0, in place of RMSProp; squared errors,
+unclipped unless --loss huber; a soft target update by option; several updates at a time, every so often;
+convolutions and stacked frames by option.
+>>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
 
 Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -24,14 +30,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.envs import make_envs, play, true_next_observations
-from common.networks import NumpyNetwork, mlp
+from common.envs import make_envs, play, true_next_observations, view_options
+from common.networks import NETWORKS, fast_copy
 from common.replay_buffer import ReplayBuffer, Transitions
 from common.run import Fraction, NonNegativeInt, Positive, PositiveInt, Result, Run, RunConfig, main
 import gymnasium as gym
 import keras
 import numpy as np
 import tensorflow as tf
+
+ALGORITHM = "dqn"
 
 
 @dataclass(kw_only=True)
@@ -68,8 +76,16 @@ class Config(RunConfig):
     """Environment steps, over all environments, between update calls (paper: 4)."""
     gradient_steps: PositiveInt = 64
     """Updates in one such call (paper: 1)."""
+    network: Literal["mlp", "cnn", "lstm"] = "mlp"
+    """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
     hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
-    """Units of the hidden layers."""
+    """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
+    frame_stack: PositiveInt = 1
+    """Last observations that make a state (paper: 4)."""
+    clip_rewards: bool = False
+    """Learn from the sign of the reward (paper)."""
+    terminal_on_life_loss: bool = False
+    """Let the loss of a life in an ALE game terminate, for the learner alone (paper)."""
     max_grad_norm: Positive = 10.0
     """Largest norm of the whole gradient; inf leaves it as it is."""
     loss: Literal["squared", "huber"] = "squared"
@@ -82,18 +98,24 @@ class Agent:
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.spaces.Discrete, config: Config):
         self.config = config
         self.num_actions = int(action_space.n)
-        self.q_network = mlp(observation_space.shape, config.hidden_sizes, self.num_actions, name="q_network")
+        build = NETWORKS[config.network]
+        self.q_network = build(observation_space.shape, config.hidden_sizes, self.num_actions)
         self.target_network = keras.models.clone_model(self.q_network)
         self.target_network.set_weights(self.q_network.get_weights())
         self.optimizer = keras.optimizers.Adam(config.learning_rate)
         self.optimizer.build(self.q_network.trainable_variables)
+<<<<<<< HEAD
         self.numpy_q_network = NumpyNetwork(self.q_network)
         self.rng = np.random.default_rng([config.seed, 2])
+=======
+        self.fast_network = fast_copy(self.q_network)
+        self.rng = np.random.default_rng(config.seed)
+>>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
 
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Choose ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
         num_envs = len(observations)
-        greedy_actions = np.argmax(self.numpy_q_network(observations), axis=-1)
+        greedy_actions = np.argmax(self.fast_network(observations), axis=-1)
         random_actions = self.rng.integers(self.num_actions, size=num_envs)
         return np.where(self.rng.random(num_envs) < epsilon, random_actions, greedy_actions)  # (1)
 
@@ -140,19 +162,37 @@ class Agent:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, "dqn")
-    envs = make_envs(config.env_id, "dqn", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(
+        config.env_id,
+        ALGORITHM,
+        config.num_envs,
+        config.seed,
+        async_envs=config.async_envs,
+        clip_rewards=config.clip_rewards,
+        terminal_on_life_loss=config.terminal_on_life_loss,
+        **view_options(config),
+    )
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
+<<<<<<< HEAD
     buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
     run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
+=======
+    buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed, frame_stack=config.frame_stack)
+    run.checkpoint(
+>>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
         q_network=agent.q_network,
         target_network=agent.target_network,
         optimizer=agent.optimizer,
         rng=agent.rng,
         buffer=buffer,
     )
+<<<<<<< HEAD
     agent.numpy_q_network.refresh()  # a resumed run has just read other weights
+=======
+    agent.fast_network.refresh()
+>>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
 
     observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
@@ -170,7 +210,7 @@ def train(config: Config) -> Result:
             remaining = 1.0 - config.anneal_learning_rate * progress
             agent.optimizer.learning_rate = config.learning_rate * remaining
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
-            agent.numpy_q_network.refresh()
+            agent.fast_network.refresh()
             run.log(epsilon=epsilon, **metrics)
 
     envs.close()
@@ -179,9 +219,11 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the greedy policy, ε = 0."""
-    q_network = NumpyNetwork(model)
-    return play(lambda observations: np.argmax(q_network(observations), axis=-1), config, "dqn", folder)
+    fast_network = fast_copy(model)
+    return play(
+        lambda observations: np.argmax(fast_network(observations), axis=-1), config, ALGORITHM, folder
+    )
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "dqn")
+    main(Config, train, evaluate, ALGORITHM)

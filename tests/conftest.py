@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*/*.py") if path.stem == path.parent.name)
 
 SHORT = {  # options that make a run of a script short, yet long enough to learn, log and checkpoint
+    "q_learning": "--total-timesteps 1500",
     "dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
+    "double_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
+    "dueling_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
 }
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
 

@@ -87,6 +87,7 @@ class Odd(Counter):
 _ACTIONS_FROM_5 = gym.spaces.Discrete(3, start=5)
 _DISCRETE = gym.spaces.Discrete(5, start=7)
 _IMAGE = gym.spaces.Box(0, 255, (4, 3), np.uint8)
+_UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32))
 
 for name, entry_point, options in [
@@ -97,6 +98,7 @@ for name, entry_point, options in [
     ("ActionsFrom5-v0", Counter, {"action_space": _ACTIONS_FROM_5}),
     ("DiscreteObservation-v0", Counter, {"observation_space": _DISCRETE}),
     ("Image-v0", Counter, {"observation_space": _IMAGE}),
+    ("Unbounded-v0", Counter, {"observation_space": _UNBOUNDED}),
     ("BoxActions-v0", Counter, {"action_space": _ACTIONS_BOX}),
     ("NanReward-v0", Counter, {"bad": "reward"}),
     ("InfObservation-v0", Counter, {"bad": "observation"}),

@@ -1,7 +1,7 @@
 """Environments: true next observations, seeds, spaces, and clear words for what cannot be served."""
 
 from common import envs as envs_module
-from common.envs import episode_ends, make_env, make_envs, play, true_next_observations
+from common.envs import Bins, episode_ends, make_env, make_envs, play, true_next_observations
 from common.errors import UserError
 from common.run import RunConfig
 import gymnasium as gym
@@ -126,6 +126,146 @@ def test_processes_step_as_one_process_does():
     np.testing.assert_array_equal(*streams)
 
 
+<<<<<<< HEAD
 def test_an_episode_that_never_ends_is_counted_as_it_stands():
     config = RunConfig(env_id="CliffWalking-v1", eval_episodes=1)
     assert play(lambda x: np.zeros(len(x), int), config, "dqn") == [-10_000]  # up, into the wall, for ever
+=======
+def test_bins_have_one_index_a_cell():
+    """3 × 4 bins over [0, 3) × [0, 4): the cell of a point is its whole numbers."""
+    box = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    env = gym.make("tests.environments:Counter-v0", observation_space=box, disable_env_checker=True)
+    bins = Bins(env, (3, 4), (0.0, 0.0), (3.0, 4.0))
+    assert bins.observation_space == gym.spaces.Discrete(12)
+    seen = {
+        (x, y): bins.observation(np.array([x + 0.5, y + 0.5], np.float32)) for x in range(3) for y in range(4)
+    }
+    assert sorted(seen.values()) == list(range(12))
+    assert bins.observation(np.array([-7.0, 99.0])) == seen[0, 3]
+    assert bins.observation(np.array([np.inf, -np.inf])) == seen[2, 0]
+    assert bins.observation(np.array([3.0, 4.0])) == seen[2, 3]
+    assert bins.observation(np.array([1.0, 2.0])) == seen[1, 2]
+    with pytest.raises(UserError, match="NaN"):
+        bins.observation(np.array([np.nan, 0.0]))
+
+
+def test_cartpole_in_bins_has_known_bounds_and_a_space_its_own():
+    env = make_env("CartPole-v1", "q_learning", bins=(1, 1, 6, 12))
+    assert env.observation_space == gym.spaces.Discrete(72)
+    env = make_env("MountainCar-v0", "q_learning", bins=(5,))
+    assert env.observation_space == gym.spaces.Discrete(25)
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    with pytest.raises(UserError, match="less than"):
+        make_env("MountainCar-v0", "q_learning", bins=(5,), low=(1.0, 0.0), high=(0.0, 1.0))
+
+
+def test_discrete_observations_stay_an_index_for_a_table():
+    envs = make_envs("tests.environments:DiscreteObservation-v0", "q_learning", bins=(9,))
+    observations, _ = envs.reset(seed=0)
+    assert observations.tolist() == [0] and envs.single_observation_space == gym.spaces.Discrete(5)
+
+
+def test_frames_are_stacked_from_the_oldest_to_the_newest():
+    envs = make_envs(COUNTER, "dqn", network="lstm", frame_stack=3)
+    observations, _ = envs.reset(seed=0)
+    np.testing.assert_array_equal(observations, np.zeros((1, 3, 1)))
+    for expected in ([0, 0, 1], [0, 1, 2]):
+        observations, *_ = envs.step(np.zeros(1, int))
+        np.testing.assert_array_equal(observations[0, :, 0], expected)
+    observations, *_, infos = envs.step(np.zeros(1, int))
+    np.testing.assert_array_equal(true_next_observations(observations, infos)[0, :, 0], [1, 2, 3])
+    np.testing.assert_array_equal(observations[0, :, 0], [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("env_id", "view", "words"),
+    [
+        ("CartPole-v1", {"network": "cnn"}, "--network cnn needs images"),
+        ("CartPole-v1", {"network": "lstm"}, "give --frame-stack 2 or more"),
+        ("NoSuch/Pong-v5", {"network": "cnn"}, "cannot make the environment"),
+    ],
+)
+def test_a_wrong_view_is_told_in_one_line(env_id, view, words):
+    with pytest.raises(UserError, match=words) as error:
+        make_env(env_id, "dqn", **view)
+    assert "\n" not in str(error.value)
+
+
+def test_velocities_are_hidden():
+    shown, hidden = make_env("CartPole-v1", "dqn"), make_env("HiddenVelocityCartPole-v1", "dqn")
+    observation, part = shown.reset(seed=3)[0], hidden.reset(seed=3)[0]
+    for _ in range(4):
+        np.testing.assert_array_equal(part, observation[[0, 2]])
+        assert hidden.observation_space.contains(part)
+        observation, part = shown.step(1)[0], hidden.step(1)[0]
+    assert hidden.spec.max_episode_steps == 500
+
+
+def test_minatar_planes_become_bytes():
+    pytest.importorskip("minatar")
+    envs = make_envs("MinAtar/Breakout-v1", "dqn", network="cnn")
+    observations, _ = envs.reset(seed=0)
+    assert observations.shape == (1, 10, 10, 4) and observations.dtype == np.uint8
+    assert set(np.unique(observations)) == {0, 255}
+    assert make_env("MinAtar/Breakout-v1", "dqn").observation_space.shape == (400,)
+
+
+class Lives(gym.Env):
+    """A game of three lives, each of two steps; every step gives 5; `ale.lives()` as an ALE game has it."""
+
+    observation_space = gym.spaces.Box(0.0, 100.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.ale, self.resets = self, 0
+
+    def lives(self):
+        return 3 - self.steps // 2
+
+    def reset(self, *, seed=None, options=None):
+        self.steps, self.resets = 0, self.resets + 1
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.full(1, self.steps, np.float32), 5.0, self.steps >= 6, False, {}
+
+
+def test_a_lost_life_terminates_and_the_game_goes_on():
+    gym.register("Lives-v0", Lives)
+    envs = make_envs("Lives-v0", "dqn", clip_rewards=True, terminal_on_life_loss=True)
+    observations, _ = envs.reset(seed=0)
+    ends, returns = [], []
+    for _ in range(10):
+        next_observations, rewards, terminated, truncated, infos = envs.step(np.zeros(1, int))
+        ends.append((int(true_next_observations(next_observations, infos)[0, 0]), bool(terminated[0])))
+        returns += episode_ends(infos)
+        assert rewards[0] == 1.0
+    # a life is two steps; the step that goes on after a loss is not the learner's
+    assert ends == [
+        (1, False),
+        (2, True),
+        (4, True),
+        (6, True),
+        (1, False),
+        (2, True),
+        (4, True),
+        (6, True),
+        (1, False),
+        (2, True),
+    ]
+    assert returns == [(30.0, 6), (30.0, 6)]
+    with pytest.raises(UserError, match="needs an ALE game"):
+        make_envs("CartPole-v1", "dqn", terminal_on_life_loss=True)
+
+
+def test_pong_is_preprocessed(tmp_path):
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    envs = make_envs("ALE/Pong-v5", "dqn", network="cnn", frame_stack=4, clip_rewards=True)
+    observations, _ = envs.reset(seed=0)
+    assert observations.shape == (1, 4, 84, 84, 1) and observations.dtype == np.uint8
+    next_observations, *_ = envs.step(np.zeros(1, int))
+    np.testing.assert_array_equal(next_observations[:, :-1], observations[:, 1:])
+>>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)

@@ -1,6 +1,7 @@
 """The network builders, and the NumPy copies that act."""
 
-from common.networks import NumpyNetwork, mlp
+from common.errors import UserError
+from common.networks import NETWORKS, CompiledNetwork, NumpyNetwork, cnn, fast_copy, lstm, mlp
 import keras
 import numpy as np
 import pytest
@@ -53,3 +54,82 @@ def test_output_scale_scales_the_first_outputs():
     small = mlp((4,), (8,), 2, output_scale=0.01)
     inputs = np.ones((1, 4), np.float32)
     np.testing.assert_allclose(small(inputs), 0.01 * full(inputs), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernels"),
+    [
+        ((84, 84, 4), [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64)]),
+        ((4, 84, 84, 1), [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64)]),
+        ((4, 84, 84, 3), [(8, 8, 12, 32), (4, 4, 32, 64), (3, 3, 64, 64)]),
+        ((10, 10, 6), [(3, 3, 6, 16)]),
+    ],
+)
+def test_cnn_has_the_layers_of_the_papers(shape, kernels):
+    model = cnn(shape, (512,), 5)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [tuple(layer.kernel.shape) for layer in convolutions] == kernels
+    assert [layer.strides for layer in convolutions] == (
+        [(4, 4), (2, 2), (1, 1)] if shape[0] != 10 else [(1, 1)]
+    )
+    assert model.output_shape == (None, 5)
+    assert cnn(shape, (512,), None).output_shape == (None, 512)
+
+
+def test_cnn_stacks_frames_as_channels_and_scales_bytes():
+    frames = np.random.default_rng(0).integers(256, size=(2, 4, 10, 10, 1)).astype(np.uint8)
+    stacked, together = cnn((4, 10, 10, 1), (8,), 3), cnn((10, 10, 4), (8,), 3)
+    together.set_weights(stacked.get_weights())
+    np.testing.assert_allclose(stacked(frames), together(np.moveaxis(frames[..., 0], 1, -1)), atol=1e-6)
+    kernel, bias = together.layers[1].weights
+    pixel = frames[0, :, 0:3, 0:3, 0].transpose(1, 2, 0) / 255
+    first = keras.Model(together.inputs[0], together.layers[1].output)(np.moveaxis(frames[..., 0], 1, -1))
+    expected = np.maximum((pixel[..., None] * kernel.numpy()).sum(axis=(0, 1, 2)) + bias.numpy(), 0)
+    np.testing.assert_allclose(first[0, 0, 0], expected, atol=1e-5)
+
+
+def test_lstm_reads_the_frames_in_order():
+    """Its equations (Hochreiter & Schmidhuber 1997, with a forget gate), one frame after another."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    model = lstm((5, 3), (8,), 2)
+    inputs = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+    kernel, recurrent, bias, out_kernel, out_bias = model.get_weights()
+    hidden = cell = np.zeros((4, 8))
+    for frame in range(5):
+        into, forget, new, out = np.split(inputs[:, frame] @ kernel + hidden @ recurrent + bias, 4, axis=1)
+        cell = sigmoid(forget) * cell + sigmoid(into) * np.tanh(new)
+        hidden = sigmoid(out) * np.tanh(cell)
+    np.testing.assert_allclose(model(inputs), hidden @ out_kernel + out_bias, atol=1e-5)
+    with pytest.raises(UserError, match="--hidden-sizes"):
+        lstm((5, 3), (), 2)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_acting_equals_the_model_and_follows_it(network):
+    shape = {"mlp": (4,), "cnn": (2, 10, 10, 3), "lstm": (6, 4)}[network]
+    model = NETWORKS[network](shape, (16, 8), 3)
+    fast = fast_copy(model)
+    assert isinstance(fast, NumpyNetwork) == (network == "mlp")
+    for batch in (1, 5):
+        inputs = np.random.default_rng(batch).integers(256, size=(batch, *shape)).astype(np.uint8)
+        np.testing.assert_allclose(fast(inputs), model(inputs.astype(np.float32)), rtol=1e-4, atol=1e-5)
+    model.set_weights([weights + 0.1 for weights in model.get_weights()])
+    fast.refresh()
+    np.testing.assert_allclose(fast(inputs), model(inputs.astype(np.float32)), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_acting_traces_once():
+    fast = CompiledNetwork(lstm((6, 4), (8,), 3))
+    for batch in (1, 16, 7, 1):
+        fast(np.zeros((batch, 6, 4), np.float32))
+    assert fast._call.experimental_get_tracing_count() == 1
+
+
+def test_numpy_copy_of_a_chain_in_a_chain():
+    inner = mlp((8,), (6,), 2)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), inner])
+    inputs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), atol=1e-6)

@@ -94,3 +94,97 @@ def test_refuses_what_it_cannot_hold(tmp_path):
     fill(ReplayBuffer(20, VECTOR, DISCRETE), steps=20).save_state(str(tmp_path / "buffer.npz"))
     with pytest.raises(UserError, match="do not fit"):
         ReplayBuffer(10, VECTOR, DISCRETE).load_state(str(tmp_path / "buffer.npz"))
+
+
+class Episodes:
+    """Episodes of random length of which every frame is another number, as stacks of `frame_stack`."""
+
+    def __init__(self, num_envs, frame_stack, shape=(2, 2), longest=9, seed=0):
+        self.rng = np.random.default_rng(seed)
+        self.frame_stack, self.shape, self.longest, self.frames = frame_stack, shape, longest, 0
+        self.stacks = [self.first() for _ in range(num_envs)]
+
+    def frame(self):
+        self.frames += 1
+        return np.full(self.shape, self.frames, np.int32)
+
+    def first(self):
+        return [self.frame()] * self.frame_stack
+
+    def observation(self, stack):
+        return np.stack(stack) if self.frame_stack > 1 else stack[0]
+
+    def step(self):
+        """One transition of each environment; the reward is the number of the newest next frame."""
+        rows = []
+        for env, stack in enumerate(self.stacks):
+            next_stack = [*stack[1:], self.frame()]
+            ends = self.rng.random() < 1 / self.longest
+            rows.append((self.observation(stack), self.frames, self.observation(next_stack), ends))
+            self.stacks[env] = self.first() if ends else next_stack
+        observations, rewards, next_observations, ends = (np.array(each) for each in zip(*rows))
+        terminated = ends & (self.rng.random(len(ends)) < 0.5)
+        return observations, np.zeros(len(ends), int), rewards, next_observations, terminated
+
+
+@pytest.mark.parametrize(("num_envs", "frame_stack"), [(1, 4), (3, 4), (2, 1), (5, 2)])
+def test_stacks_come_out_as_they_went_in(num_envs, frame_stack):
+    """Also when the frames of the oldest transitions have been written over, and they are gone."""
+    shape = (frame_stack, 2, 2) if frame_stack > 1 else (2, 2)
+    space = gym.spaces.Box(0, 10**6, shape, np.int32)
+    buffer = ReplayBuffer(60, space, DISCRETE, frame_stack=frame_stack)
+    episodes, added = Episodes(num_envs, frame_stack), {}
+    for _ in range(200):
+        transitions = episodes.step()
+        buffer.add(*transitions)
+        added |= {int(reward): row for reward, *row in zip(transitions[2], *transitions)}
+        batch = buffer.sample(2, 20)
+        for k in np.ndindex(2, 20):
+            observation, _, _, next_observation, terminated = added[int(batch.rewards[k])]
+            np.testing.assert_array_equal(batch.observations[k], observation)
+            np.testing.assert_array_equal(batch.next_observations[k], next_observation)
+            assert batch.terminated[k] == terminated
+    assert (
+        len(buffer) >= 60 - 5 * num_envs
+    )  # all but a few: the ring of frames has an eighth to spare, and 64
+    newest = {int(reward) for reward in sorted(added)[-len(buffer) :]}
+    assert {int(reward) for reward in np.unique(buffer.sample(50, 50).rewards)} <= newest
+
+
+def test_short_episodes_cost_transitions_and_nothing_else():
+    buffer = ReplayBuffer(1000, gym.spaces.Box(0, 10**6, (2, 2), np.int32), DISCRETE, frame_stack=1)
+    episodes = Episodes(1, 1, longest=1)  # every transition has two frames of its own
+    for _ in range(3000):
+        buffer.add(*episodes.step())
+    assert len(buffer) == (1000 + 125 + 64) // 2
+    batch = buffer.sample(10, 100)
+    np.testing.assert_array_equal(batch.next_observations[..., 0, 0], batch.rewards)
+    np.testing.assert_array_equal(batch.observations[..., 0, 0], batch.rewards - 1)
+
+
+def test_bytes_of_stacked_frames_are_those_promised():
+    space = gym.spaces.Box(0, 255, (4, 84, 84, 1), np.uint8)
+    buffer = ReplayBuffer(10_000, space, DISCRETE, frame_stack=4)
+    frame = 84 * 84
+    assert buffer.nbytes == (10_000 + 1_250 + 64) * frame + 10_000 * (2 * 4 * 8 + 8 + 4 + 1)
+    assert buffer.nbytes / 10_000 < 8_070
+    twice = 10_000 * (2 * 4 * frame + 13)
+    assert buffer.nbytes < twice / 6.9
+
+
+def test_saves_and_loads_frames(tmp_path):
+    space = gym.spaces.Box(0, 10**6, (3, 2, 2), np.int32)
+    buffer, copy = (ReplayBuffer(30, space, DISCRETE, seed, frame_stack=3) for seed in (1, 2))
+    episodes = Episodes(2, 3)
+    for steps in (5, 100):
+        for _ in range(steps):
+            buffer.add(*episodes.step())
+        buffer.save_state(str(tmp_path / "buffer.npz"))
+        copy.load_state(str(tmp_path / "buffer.npz"))
+        assert len(copy) == len(buffer)
+        for field, same in zip(buffer.sample(3, 20), copy.sample(3, 20)):
+            np.testing.assert_array_equal(field, same)
+    transitions = episodes.step()
+    for one in (buffer, copy):
+        one.add(*transitions)
+    np.testing.assert_array_equal(buffer.sample(1, 90).rewards, copy.sample(1, 90).rewards)
