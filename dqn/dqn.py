@@ -13,15 +13,9 @@ Key ideas: learn from transitions drawn at random from a replay buffer, so that 
 correlated piece of an episode; and bootstrap from a copy θ⁻ of the network that stands still for a
 while, so that the target does not run away with the estimate.
 
-<<<<<<< HEAD
-Differences from the paper: vectors and dense layers, not frames and convolutions; Adam with a step size
-that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on the norm of
+Differences from the paper: vectors and dense layers, unless --network cnn --frame-stack 4; Adam with a
+step size that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on the norm of
 the gradient; 64 updates in one call after every 128 steps, not one after every 4.
-=======
-Differences from the paper: Adam with a step size that falls to 0, in place of RMSProp; squared errors,
-unclipped unless --loss huber; a soft target update by option; several updates at a time, every so often;
-convolutions and stacked frames by option.
->>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
 
 Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -104,13 +98,8 @@ class Agent:
         self.target_network.set_weights(self.q_network.get_weights())
         self.optimizer = keras.optimizers.Adam(config.learning_rate)
         self.optimizer.build(self.q_network.trainable_variables)
-<<<<<<< HEAD
-        self.numpy_q_network = NumpyNetwork(self.q_network)
-        self.rng = np.random.default_rng([config.seed, 2])
-=======
         self.fast_network = fast_copy(self.q_network)
-        self.rng = np.random.default_rng(config.seed)
->>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
+        self.rng = np.random.default_rng([config.seed, 2])
 
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Choose ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
@@ -175,24 +164,15 @@ def train(config: Config) -> Result:
     )
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
-<<<<<<< HEAD
-    buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
-    run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
-=======
     buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed, frame_stack=config.frame_stack)
-    run.checkpoint(
->>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
+    run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
         q_network=agent.q_network,
         target_network=agent.target_network,
         optimizer=agent.optimizer,
         rng=agent.rng,
         buffer=buffer,
     )
-<<<<<<< HEAD
-    agent.numpy_q_network.refresh()  # a resumed run has just read other weights
-=======
-    agent.fast_network.refresh()
->>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
+    agent.fast_network.refresh()  # a resumed run has just read other weights
 
     observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):

@@ -47,17 +47,17 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
-    """Step size of Adam at the first step."""
+    """Step size of Adam at the first step (paper: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
-    """Share of the step size by which it falls, linearly, until the last step; 0 keeps it (paper)."""
+    """Share of the step size taken away, linearly, by the last step: 1 ends at 0, 0 keeps it (paper)."""
     buffer_size: PositiveInt = 25_000
-    """Transitions that the replay buffer holds."""
+    """Transitions that the replay buffer holds (paper: 1,000,000)."""
     gamma: Fraction = 0.99
     """Discount γ (paper: 0.99)."""
     tau: Fraction = 1.0
     """Share τ of the online network in a target update: 1 copies it (paper), less moves softly."""
     target_network_frequency: PositiveInt = 100
-    """Updates C between target updates; in updates, as the paper counts, not in environment steps."""
+    """Updates C between target updates (paper: 10,000); updates, not environment steps."""
     batch_size: PositiveInt = 64
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
@@ -65,7 +65,7 @@ class Config(RunConfig):
     end_epsilon: Fraction = 0.04
     """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
     exploration_fraction: Positive = 0.2
-    """Share of all steps over which ε falls linearly."""
+    """Share of all steps over which ε falls linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000
     """Steps before the first update (paper: 50,000)."""
     train_frequency: PositiveInt = 128
@@ -85,7 +85,7 @@ class Config(RunConfig):
     max_grad_norm: Positive = 10.0
     """Largest norm of the whole gradient; inf leaves it as it is."""
     loss: Literal["squared", "huber"] = "squared"
-    """ℓ: half the square, or Huber's, which is linear beyond an error of 1 (paper: its gradient)."""
+    """ℓ: half the square, or Huber's, whose gradient is the paper's error clipped to [−1, 1]."""
 
 
 def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Config) -> keras.Model:
@@ -115,7 +115,7 @@ class Agent:
         self.optimizer = keras.optimizers.Adam(config.learning_rate)
         self.optimizer.build(self.q_network.trainable_variables)
         self.fast_network = fast_copy(advantage_stream(self.q_network))
-        self.rng = np.random.default_rng(config.seed)
+        self.rng = np.random.default_rng([config.seed, 2])
 
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Choose ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
@@ -141,12 +141,12 @@ class Agent:
         """Take one gradient step on a minibatch (batch_size, ...), and update the target network if due."""
         best = tf.one_hot(tf.argmax(self.q_network(batch.next_observations), axis=-1), self.num_actions)
         next_q_values = tf.reduce_sum(best * self.target_network(batch.next_observations), axis=-1)
-        continues = 1.0 - tf.cast(batch.terminated, tf.float32)
-        td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
+        not_terminated = 1.0 - tf.cast(batch.terminated, tf.float32)
+        td_target = batch.rewards + self.config.gamma * not_terminated * next_q_values  # (2)
 
         with tf.GradientTape() as tape:
-            taken = tf.one_hot(batch.actions, self.num_actions)
-            q_values = tf.reduce_sum(taken * self.q_network(batch.observations), axis=-1)
+            action_mask = tf.one_hot(batch.actions, self.num_actions)
+            q_values = tf.reduce_sum(action_mask * self.q_network(batch.observations), axis=-1)
             td_loss = tf.reduce_mean(self.loss(td_target - q_values))  # (3)
         gradients = tape.gradient(td_loss, self.q_network.trainable_variables)
         grad_norm = tf.linalg.global_norm(gradients)
@@ -182,30 +182,30 @@ def train(config: Config) -> Result:
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed, frame_stack=config.frame_stack)
-    run.checkpoint(
+    run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
         q_network=agent.q_network,
         target_network=agent.target_network,
         optimizer=agent.optimizer,
         rng=agent.rng,
         buffer=buffer,
     )
-    agent.fast_network.refresh()
+    agent.fast_network.refresh()  # a resumed run has just read other weights
 
-    observations, _ = envs.reset(seed=run.env_seed)
+    observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
         progress = min(1.0, global_step / config.total_timesteps)
         explored = min(1.0, progress / config.exploration_fraction)
         epsilon = config.start_epsilon + explored * (config.end_epsilon - config.start_epsilon)
         actions = agent.act(observations, epsilon)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
-        arrived_at = true_next_observations(next_observations, infos)
-        buffer.add(observations, actions, rewards, arrived_at, terminated)
+        true_next = true_next_observations(next_observations, infos)
+        buffer.add(observations, actions, rewards, true_next, terminated)
         observations = next_observations
         run.record(infos)
 
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
-            falling = 1.0 - config.anneal_learning_rate * progress
-            agent.optimizer.learning_rate = config.learning_rate * falling
+            remaining = 1.0 - config.anneal_learning_rate * progress
+            agent.optimizer.learning_rate = config.learning_rate * remaining
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
             agent.fast_network.refresh()
             run.log(epsilon=epsilon, **metrics)

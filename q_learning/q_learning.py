@@ -69,7 +69,7 @@ class Agent:
         self.q_table = np.full((int(observation_space.n), self.num_actions), config.initial_value)
         self.learning_rate = config.learning_rate
         self.means = np.zeros(2)  # of |y − Q(s, a)| and Q(s, a), over the last 1,000 steps or so
-        self.rng = np.random.default_rng(config.seed)
+        self.rng = np.random.default_rng([config.seed, 2])
 
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Choose ε-greedy actions (num_envs,) for observations (num_envs,)."""

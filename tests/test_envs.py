@@ -126,11 +126,11 @@ def test_processes_step_as_one_process_does():
     np.testing.assert_array_equal(*streams)
 
 
-<<<<<<< HEAD
 def test_an_episode_that_never_ends_is_counted_as_it_stands():
     config = RunConfig(env_id="CliffWalking-v1", eval_episodes=1)
     assert play(lambda x: np.zeros(len(x), int), config, "dqn") == [-10_000]  # up, into the wall, for ever
-=======
+
+
 def test_bins_have_one_index_a_cell():
     """3 × 4 bins over [0, 3) × [0, 4): the cell of a point is its whole numbers."""
     box = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -268,4 +268,3 @@ def test_pong_is_preprocessed(tmp_path):
     assert observations.shape == (1, 4, 84, 84, 1) and observations.dtype == np.uint8
     next_observations, *_ = envs.step(np.zeros(1, int))
     np.testing.assert_array_equal(next_observations[:, :-1], observations[:, 1:])
->>>>>>> 9fd0f3c (Double and dueling DQN, Q-learning; networks for pixels and sequences, frames stored once)
