@@ -14,8 +14,8 @@ correlated piece of an episode; and bootstrap from a copy θ⁻ of the network t
 while, so that the target does not run away with the estimate.
 
 Differences from the paper: vectors and dense layers, unless --network cnn --frame-stack 4; Adam with a
-step size that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on the norm of
-the gradient; 64 updates in one call after every 128 steps, not one after every 4.
+step size that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on
+the norm of the gradient; 64 updates in one call after every 128 steps, not one after every 4.
 
 Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
 """
