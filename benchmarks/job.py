@@ -1,9 +1,12 @@
 """One run of a script, started as a user would start it, and what is read from it afterwards."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import csv
 import dataclasses
 from datetime import datetime, timezone
 from importlib.metadata import version
+import json
 import os
 from pathlib import Path
 import platform
@@ -35,6 +38,7 @@ class Outcome:
         returncode: of the process; 0 is a run that ended well.
         start_seconds: from the start of the process to the start of training: Python, TensorFlow, networks.
         whole_seconds: from the start of the process to its end, evaluation included.
+        total_timesteps: that the run was asked for.
         evaluation: mean and standard deviation of the greedy episodes' returns, None without any.
         rows: of metrics.csv, as (global_step, seconds, episodic_return, episodic_length); None where empty.
             Seconds count from the start of training.
@@ -45,6 +49,7 @@ class Outcome:
     returncode: int
     start_seconds: float = 0.0
     whole_seconds: float = 0.0
+    total_timesteps: int = 0
     evaluation: tuple[float, float] | None = None
     rows: list[tuple[int, float, float | None, float | None]] = dataclasses.field(default_factory=list)
     error: str = ""
@@ -105,13 +110,18 @@ def run_script(
         if outcome.returncode != 0:
             outcome.error = " | ".join(words[-3:]) or f"exit code {outcome.returncode}"
         if run_folder and (run_folder / "metrics.csv").exists():
+            outcome.total_timesteps = json.loads((run_folder / "config.json").read_text())["total_timesteps"]
             outcome.rows = read_metrics(run_folder / "metrics.csv")
     return outcome
 
 
 def environment(threads: int) -> dict[str, str]:
     """This process' environment variables, with a limit of threads unless it is 0."""
-    return dict(os.environ) | ({name: str(threads) for name in THREAD_VARIABLES} if threads else {})
+    path = os.pathsep.join(
+        filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    )  # `common` of this checkout
+    limits = {name: str(threads) for name in THREAD_VARIABLES} if threads else {}
+    return dict(os.environ) | {"PYTHONPATH": path} | limits
 
 
 def read_metrics(path: Path) -> list[tuple[int, float, float | None, float | None]]:
@@ -171,6 +181,36 @@ def machine() -> str:
 def today() -> str:
     """The date in UTC."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing results meanwhile; on Windows, which lacks the means, do not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def keep(path: Path, rows: list[dict], key: tuple[str, ...]) -> None:
+    """Write rows into a CSV file in place of those of the same key; other rows stay."""
+    with locked(path.parent):
+        new = {tuple(str(row[name]) for name in key) for row in rows}
+        old = [row for row in read_csv(path) if tuple(row.get(name) for name in key) not in new]
+        old = [row for row in old if set(row) == set(rows[0])]  # of an older make: it will be made again
+        write_csv(path, sorted([*old, *rows], key=lambda row: [_sortable(row[name]) for name in key]))
+
+
+def _sortable(value: str | float) -> tuple[float, str]:
+    try:
+        return float(value), ""
+    except ValueError:
+        return 0.0, str(value)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

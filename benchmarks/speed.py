@@ -141,13 +141,6 @@ def wanted(rows: list, options: Options) -> list:
     ]
 
 
-def keep(path: Path, rows: list[dict], key: tuple[str, ...]) -> None:
-    """Write rows into a CSV file in place of those of the same key; other rows stay."""
-    new = {tuple(str(row[name]) for name in key) for row in rows}
-    old = [row for row in job.read_csv(path) if tuple(row[name] for name in key) not in new]
-    job.write_csv(path, sorted([*old, *rows], key=lambda row: [str(row[name]) for name in key]))
-
-
 def pairs(options: Options) -> None:
     """Write speed.csv: a row a pair."""
     for speed in wanted(SPEEDS, options):
@@ -155,7 +148,7 @@ def pairs(options: Options) -> None:
             if library not in options.peers:
                 continue
             rows = [measure_pair(speed, library, seed, options) for seed in range(options.repeats)]
-            keep(options.results / "speed.csv", rows, ("script", "env_id", "peer", "threads"))
+            job.keep(options.results / "speed.csv", rows, ("script", "env_id", "peer", "threads"))
             ratios = [row["ratio"] for row in rows]
             print(
                 f"{speed.script:12} {speed.env_id:16}"
@@ -195,7 +188,9 @@ def num_envs(options: Options) -> None:
                 )
             speeds = [row["steps_per_second"] for row in rows if row["num_envs"] == count]
             print(f"{speed.script:12} num_envs {count:3}  {median(speeds):8,.0f} steps/s", flush=True)
-        keep(options.results / "num_envs.csv", rows, ("script", "env_id", "num_envs", "repeat", "threads"))
+        job.keep(
+            options.results / "num_envs.csv", rows, ("script", "env_id", "num_envs", "repeat", "threads")
+        )
 
 
 def race(zoo: Zoo, seed: int, options: Options) -> dict:
@@ -240,7 +235,9 @@ def solve(options: Options) -> None:
         rows = []
         for seed in range(options.repeats):
             rows.append(race(zoo, seed, options))
-            keep(options.results / "time_to_solve.csv", rows, ("script", "env_id", "peer", "seed", "threads"))
+            job.keep(
+                options.results / "time_to_solve.csv", rows, ("script", "env_id", "peer", "seed", "threads")
+            )
         for prefix, name in (("", "ours"), ("peer_", zoo.library)):
             solved = sum(row[prefix + "evaluation"] >= row["bar"] for row in rows)
             reached = [row[prefix + "solved_seconds"] for row in rows if row[prefix + "solved_seconds"] != ""]
