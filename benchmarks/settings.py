@@ -1,7 +1,8 @@
 """Which settings belong to which script and environment: README and pages take theirs from here.
 
-`BARS` says what solved means, `TASKS` what `learning.py` runs, `SPEEDS` what `speed.py` runs side by side,
-`ZOO` the peers' own tuned settings for the race from the command to the solved task.
+`BARS` says what solved means, `PAPERS` where a script is from, `TASKS` what `learning.py` runs, `SPEEDS` what
+`speed.py` runs side by side, `ZOO` the peers' own tuned settings for the race from the command to the solved
+task.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ BARS = {  # mean return of 100 greedy episodes from which a task counts as solve
     "LunarLanderContinuous-v3": 200.0,
     "MountainCar-v0": -110.0,
     "MountainCarContinuous-v0": 90.0,
+}
+
+PAPERS = {
+    "dqn": "[Mnih et al. 2015](https://doi.org/10.1038/nature14236)",
 }
 
 
