@@ -319,13 +319,13 @@ TITLES = {
 
 
 def fill(text: str, results: Path) -> str:
-    """Put the tables that a page asks for between its marks.
+    """Put the tables that a page asks for between its marks, each at the start of a line.
 
     Raises:
         SystemExit: for a table that there is not, or a mark without its end.
     """
-    opening = re.escape(START).replace(re.escape("{}"), r"(\w+)(?: (\w+))?")
-    if len(re.findall(opening, text)) != text.count(END):
+    opening = "^" + re.escape(START).replace(re.escape("{}"), r"(\w+)(?: (\w+))?")
+    if len(re.findall(opening, text, re.MULTILINE)) != len(re.findall("^" + END, text, re.MULTILINE)):
         raise SystemExit(f"error: every {START.format('…')} needs its {END}")
 
     def replace(match: re.Match) -> str:
@@ -334,7 +334,7 @@ def fill(text: str, results: Path) -> str:
         mark = match[0].partition("-->")[0] + "-->"
         return f"{mark}\n{TABLES[match[1]](results, match[2] or '')}\n{END}"
 
-    return re.sub(opening + r".*?" + re.escape(END), replace, text, flags=re.DOTALL)
+    return re.sub(opening + r".*?^" + END, replace, text, flags=re.DOTALL | re.MULTILINE)
 
 
 # ---- figures -----------------------------------------------------------------------------------------------
