@@ -1,0 +1,1 @@
+"""What proves the claims: speed beside the peers, learning over seeds, tables and figures."""

@@ -1,0 +1,87 @@
+"""One training run of a peer: Stable-Baselines3, sb3-contrib or SBX.
+
+Needs benchmarks/requirements.txt and nothing of this house, so that the peers can live in a virtual
+environment of their own. `speed.py` starts it with the task as JSON and reads the JSON that it prints.
+"""
+
+import importlib
+from importlib.metadata import version
+import json
+import sys
+import time
+
+MODULES = {"sb3": "stable_baselines3", "sb3-contrib": "sb3_contrib", "sbx": "sbx"}
+PACKAGES = {
+    "sb3": ("stable_baselines3", "torch"),
+    "sb3-contrib": ("sb3_contrib", "stable_baselines3", "torch"),
+    "sbx": ("sbx-rl", "jax", "stable_baselines3"),
+}
+
+
+def schedule(value):
+    """Turn the zoo's "lin_0.001", a value that falls linearly to 0, into a function of the progress left."""
+    if isinstance(value, str) and value.startswith("lin_"):
+        start = float(value.removeprefix("lin_"))
+        return lambda remaining: remaining * start
+    return value
+
+
+def main(task: dict) -> dict:
+    """Train, and return the rows (step, seconds, mean return, mean length), versions and evaluation.
+
+    `start_seconds` count from `task["launched"]`, the clock time at which the process was started.
+    """
+    import numpy as np
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    class Rows(BaseCallback):
+        """Notes the time every `row_steps` steps, and the episodes meanwhile if asked."""
+
+        def __init__(self, row_steps, episodes):
+            super().__init__()
+            self.rows, self.row_steps, self.next, self.ended = [], row_steps, row_steps, []
+            self.episodes = episodes
+
+        def _on_training_start(self):
+            self.begun = time.perf_counter()
+
+        def _on_step(self):
+            if self.episodes:
+                infos = self.locals["infos"]
+                self.ended += [(i["episode"]["r"], i["episode"]["l"]) for i in infos if "episode" in i]
+            if self.num_timesteps >= self.next:
+                means = np.mean(self.ended, axis=0).tolist() if self.ended else [None, None]
+                self.rows.append([self.num_timesteps, time.perf_counter() - self.begun, *means])
+                self.next += self.row_steps
+                self.ended = []
+            return True
+
+    options = {name: schedule(value) for name, value in task["options"].items()}
+    env = make_vec_env(task["env_id"], n_envs=task["num_envs"], seed=task["seed"])
+    if "noise_std" in options:
+        size = env.action_space.shape[-1]
+        noise = NormalActionNoise(np.zeros(size), np.full(size, options.pop("noise_std")))
+        options["action_noise"] = noise
+    algorithm = getattr(importlib.import_module(MODULES[task["library"]]), task["algorithm"].upper())
+    model = algorithm("MlpPolicy", env, seed=task["seed"], device="cpu", verbose=0, **options)
+    rows = Rows(task["row_steps"], task["eval_episodes"] > 0)
+    start_seconds = time.time() - task["launched"]
+    model.learn(task["total_timesteps"], callback=rows)
+    evaluation = None
+    if task["eval_episodes"]:
+        eval_env = make_vec_env(task["env_id"], n_envs=1, seed=task["seed"] + 2**20)
+        returns, _ = evaluate_policy(model, eval_env, task["eval_episodes"], return_episode_rewards=True)
+        evaluation = float(np.mean(returns)), float(np.std(returns))
+    return {
+        "rows": rows.rows,
+        "evaluation": evaluation,
+        "start_seconds": start_seconds,
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES[task["library"]]),
+    }
+
+
+if __name__ == "__main__":
+    print("peer: " + json.dumps(main(json.loads(sys.argv[1]))), flush=True)

@@ -1,0 +1,265 @@
+"""The room that proves the claims: real short runs of a script, and what is read and drawn from them."""
+
+import dataclasses
+import os
+from pathlib import Path
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from benchmarks import job, learning, report, settings, speed
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = "--total-timesteps 1500 --learning-starts 200 --eval-episodes 3 --log-frequency 100"
+GOOD = settings.Task("dqn", "CartPole-v1", TINY, seeds=2)
+BAD = settings.Task("dqn", "Acrobot-v1", "--tau 7", seeds=1)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Results of two short runs that end well and one that cannot, and what was printed."""
+    results = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "TASKS", [GOOD, BAD])
+        failures = learning.main(learning.Options(results=results, workers=2))
+    return results, failures
+
+
+def test_a_run_that_ends_well_leaves_its_row_and_its_curve(learned):
+    results, _ = learned
+    rows = job.read_csv(results / "learning" / "dqn__CartPole-v1.csv")
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    for row in rows:
+        assert 8 <= float(row["evaluation_mean"]) <= 500
+        assert row["command"] == f"python dqn/dqn.py --env-id CartPole-v1 --seed {row['seed']} {TINY}"
+        assert row["total_timesteps"] == "1500"
+        assert "tensorflow" in row["versions"] and "cores" in row["machine"]
+    curve = job.read_csv(results / "curves" / "dqn__CartPole-v1.csv")
+    assert {row["seed"] for row in curve} == {"0", "1"}
+    steps = [int(row["global_step"]) for row in curve if row["seed"] == "1"]
+    assert steps == sorted(steps) and 5 < len(steps) <= learning.POINTS
+    seconds = [float(row["seconds"]) for row in curve if row["seed"] == "1"]
+    assert 1 < seconds[0] <= seconds[-1] < float(rows[1]["whole_seconds"])  # they count from the command
+
+
+def test_a_run_that_fails_is_counted_and_tried_again_and_what_is_done_is_not(learned, monkeypatch, capsys):
+    results, failures = learned
+    assert failures == 1
+    monkeypatch.setattr(learning, "TASKS", [GOOD, BAD])
+    assert learning.main(learning.Options(results=results)) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("1 runs to make")  # the two that are done are skipped
+    assert "dqn Acrobot-v1 seed 0" in printed.err and "--tau is 7.0" in printed.err
+
+
+def test_a_changed_command_is_planned_again_and_a_longer_list_of_seeds_only_adds(learned, monkeypatch):
+    results, _ = learned
+    monkeypatch.setattr(learning, "TASKS", [GOOD])
+    assert learning.plan(learning.Options(results=results)) == []
+    assert [work.seed for work in learning.plan(learning.Options(results=results, seeds=(0, 1, 2)))] == [2]
+    assert len(learning.plan(learning.Options(results=results, extra="--gamma 0.9"))) == 2
+    with pytest.raises(SystemExit, match="no such row"):
+        learning.plan(learning.Options(results=results, scripts=("sarsa",)))
+
+
+def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
+    outcome = job.run_script("dqn", "--total-timesteps 100000000", timeout=4)
+    assert outcome.returncode != 0 and outcome.error
+    assert outcome.whole_seconds < 20
+
+
+def test_ray_gives_the_rows_of_the_pool_and_runs_a_lost_workers_job_again(learned, monkeypatch, tmp_path):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(learning, "TASKS", [GOOD])
+    arguments = ["--scripts", "dqn", "--envs", "CartPole-v1", f"--extra={TINY}", "--seeds", "0", "1"]
+    code = (
+        "import tyro; from benchmarks import learning, settings;"
+        "learning.TASKS = [settings.Task('dqn', 'CartPole-v1')];"
+        "raise SystemExit(learning.main(tyro.cli(learning.Options)))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "--results", tmp_path, "--workers", "2", "--ray"],
+        env=job.environment(0),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert kill_a_worker_that_runs_a_script(process.pid)
+    assert process.wait(timeout=240) == 0
+    table = [
+        [(row["seed"], row["evaluation_mean"], row["evaluation_std"], row["command"]) for row in rows]
+        for rows in (
+            job.read_csv(folder / "learning" / "dqn__CartPole-v1.csv") for folder in (tmp_path, learned[0])
+        )
+    ]
+    assert table[0] == table[1]
+
+
+def kill_a_worker_that_runs_a_script(pid, patience=120):
+    """Kill the first Ray worker below `pid` that has started a script; whether there was one."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        for process in psutil.Process(pid).children(recursive=True):
+            try:
+                if "dqn/dqn.py" in process.cmdline():
+                    os.kill(process.ppid(), signal.SIGKILL)
+                    return True
+            except psutil.Error:
+                continue
+        time.sleep(0.2)
+    return False
+
+
+# ---- settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row", [*settings.TASKS, *settings.SPEEDS], ids=lambda row: f"{row.script}-{row.env_id}"
+)
+def test_each_row_of_the_settings_is_a_command_that_the_script_takes(row, module):
+    from common.run import check, parse
+
+    quiet = shlex.split(speed.QUIET) if isinstance(row, settings.Speed) else []
+    config = parse(module(row.script).Config, ["--env-id", row.env_id, *shlex.split(row.options), *quiet])
+    check(config)
+    assert row.env_id in settings.BARS or isinstance(row, settings.Speed)
+    assert row.script in settings.PAPERS and row.script in report.NAMES
+
+
+def test_no_task_stands_twice_and_every_race_has_its_task():
+    tasks = [(task.script, task.env_id) for task in settings.TASKS]
+    assert len(tasks) == len(set(tasks))
+    assert all((zoo.script, zoo.env_id) in tasks for zoo in settings.ZOO)
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------
+
+
+def test_solved_is_the_first_row_at_which_the_last_twenty_episodes_reach_the_bar():
+    # 10 episodes of 100 steps a row: returns 0, then 100; 20 episodes of 100 are there at step 4,000
+    rows = [(1000 * k, 10.0 * k, 0.0 if k <= 2 else 100.0, 100.0) for k in range(1, 6)]
+    assert job.first_solved(rows, bar=100.0) == (4000, 40.0)
+    assert job.first_solved(rows, bar=50.0) == (3000, 30.0)  # 10 episodes of 0 and 10 of 100
+    assert job.first_solved(rows, bar=100.1) is None
+    assert job.first_solved(rows[:3], bar=100.0) is None  # too few episodes of 100
+    gap = [(1000, 1.0, 100.0, 100.0), (2000, 2.0, None, None), (3000, 3.0, 100.0, 100.0)]
+    assert job.first_solved(gap, bar=100.0) == (3000, 3.0)  # a row without episodes says nothing
+
+
+def test_speed_is_measured_from_the_warm_up_on():
+    rows = [(1000, 9.0, None, None), (2000, 10.0, None, None), (6000, 12.0, None, None)]
+    assert job.steps_per_second(rows, warm_up=1500) == 2000.0
+
+
+def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
+    path = tmp_path / "rows.csv"
+    job.keep(path, [{"seed": 10, "value": 1}, {"seed": 9, "value": 2}], ("seed",))
+    job.keep(path, [{"seed": 9, "value": 3}], ("seed",))
+    assert job.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
+
+
+def test_a_curve_is_thinned_to_means_over_equal_stretches():
+    rows = [(10 * k, 0.1 * k, float(k), 1.0) for k in range(1, 101)]
+    outcome = job.Outcome("", 0, start_seconds=5.0, rows=rows)
+    curve = learning.thin(outcome, seed=3)
+    assert len(curve) == learning.POINTS
+    assert curve[0] == {"seed": 3, "global_step": 20, "seconds": 5.2, "episodic_return": "1.5"}
+
+
+def test_intervals_hold_the_mean_and_equal_seeds_have_no_width():
+    low, high = report.interval([1.0, 2.0, 3.0, 4.0])
+    assert 1.0 <= low < 2.5 < high <= 4.0
+    assert report.with_interval([500.0, 500.0, 500.0]) == "500.0 [500.0, 500.0]"
+    assert report.with_interval([7.0]) == "7.0"
+    assert report.interquartile_mean([0.0, 1.0, 2.0, 100.0]) == 1.5
+
+
+# ---- speed -------------------------------------------------------------------------------------------------
+
+
+def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_path):
+    """A peer is played here by a program that prints what peers.py prints: 1,000 steps a second."""
+    peer = tmp_path / "peer"
+    peer.write_text(
+        f"#!{sys.executable}\nimport json, sys\ntask = json.loads(sys.argv[2])\n"
+        "steps = range(1000, task['total_timesteps'] + 1, 1000)\n"
+        "rows = [[step, step / 1000, None, None] for step in steps]\n"
+        "print('peer: ' + json.dumps({'rows': rows, 'versions': 'peer 1', 'seed': task['seed']}))\n"
+    )
+    peer.chmod(0o755)
+    (row,) = (row for row in settings.SPEEDS if (row.script, row.env_id) == ("dqn", "CartPole-v1"))
+    short = dataclasses.replace(row, total_timesteps=4_000, warm_up=2_000)
+    monkeypatch.setattr(speed, "SPEEDS", [short])
+    speed.pairs(speed.Options(peers=("sb3",), repeats=1, peer_python=str(peer), results=tmp_path))
+    (measured,) = job.read_csv(tmp_path / "speed.csv")
+    assert measured["peer_steps_per_second"] == "1000"
+    assert float(measured["ratio"]) == pytest.approx(float(measured["steps_per_second"]) / 1000, abs=1e-3)
+    assert "--train-frequency 100" in measured["command"]
+
+
+def test_a_measurement_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="--tau is 7"):
+        speed.ours("dqn --tau 7", threads=1)
+    with pytest.raises(RuntimeError, match="sb3 dqn: "):
+        speed.theirs(sys.executable, {"library": "sb3", "algorithm": "dqn"}, threads=1)
+
+
+# ---- report ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reported(learned, monkeypatch, tmp_path):
+    """Options of a report on the short runs, with a page that asks for two tables."""
+    results, _ = learned
+    monkeypatch.setattr(report, "TASKS", [GOOD])
+    about = {"threads": "default", "command": "", "versions": "v", "machine": "m", "date": "2026-01-01"}
+    for pair, ratio in enumerate((2.0, 3.0, 2.5)):
+        row = {"script": "dqn", "env_id": "CartPole-v1", "peer": "sb3", "pair": pair, "goal": ""}
+        row |= {"steps_per_second": 9000, "peer_steps_per_second": 3000, "ratio": ratio}
+        job.keep(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
+    for count in (1, 2):
+        row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": count, "repeat": 0}
+        job.keep(results / "num_envs.csv", [row | {"steps_per_second": 9000 * count} | about], ("num_envs",))
+    page = tmp_path / "README.md"
+    page.write_text(
+        "before\n\n<!-- benchmarks: learning dqn -->\nold\n<!-- end of benchmarks -->\n\nbetween\n"
+        "<!-- benchmarks: speed -->\n<!-- end of benchmarks -->\nafter\n"
+    )
+    return report.Options(results=results, pages=(page,))
+
+
+def test_the_report_writes_tables_and_figures_and_fills_pages(reported):
+    report.main(reported)
+    text = (reported.results / "README.md").read_text()
+    assert "[DQN](../../dqn/README.md)" in text and "0 of 2" in text
+    for name in ("learning_steps", "learning_seconds", "speed", "num_envs"):
+        assert (reported.results / "figures" / f"{name}.png").stat().st_size > 2_000
+        assert "<svg" in (reported.results / "figures" / f"{name}.svg").read_text()
+    page = reported.pages[0].read_text()
+    assert page.startswith("before\n") and "between" in page and page.endswith("after\n")
+    assert "old" not in page and "RL Baselines3 Zoo" in page
+    assert "| DQN, CartPole-v1 | SB3 | 9,000 | 3,000 | 2.50 (2.00–3.00) | 3 |" in page
+    assert report.fill(page, reported.results) == page  # filled once, it stays as it is
+
+
+def test_results_of_other_options_are_not_shown(reported, monkeypatch):
+    monkeypatch.setattr(report, "TASKS", [dataclasses.replace(GOOD, options=TINY + " --gamma 0.9")])
+    assert report.learning_table(reported.results) == "No results yet."
+
+
+def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
+    with pytest.raises(SystemExit, match="no table speeds"):
+        report.fill("<!-- benchmarks: speeds -->\n<!-- end of benchmarks -->", tmp_path)
+    with pytest.raises(SystemExit, match="needs its"):
+        report.fill("<!-- benchmarks: speed -->\n", tmp_path)
+
+
+def test_the_pages_show_the_results_that_are_there():
+    for page in [*ROOT.glob("README.md"), *ROOT.glob("*/README.md")]:
+        text = page.read_text()
+        assert report.fill(text, job.RESULTS) == text, f"{page}: run python benchmarks/report.py"
