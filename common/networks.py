@@ -19,9 +19,10 @@ def mlp(
     initializer: Callable[[], keras.Initializer] = keras.initializers.GlorotUniform,
     output_initializer: Callable[[], keras.Initializer] | None = None,
     output_scale: float = 1.0,
+    output_activation: str = "linear",
     name: str | None = None,
 ) -> keras.Sequential:
-    """A multi-layer perceptron (batch, *input_shape) -> (batch, output_size) with a linear output.
+    """A multi-layer perceptron (batch, *input_shape) -> (batch, output_size).
 
     Args:
         input_shape: shape of one input, flattened if it has more than one axis.
@@ -32,6 +33,7 @@ def mlp(
             initializer shared between layers gives them equal weights.
         output_initializer: the same for the output layer; `initializer` if None.
         output_scale: factor on the output layer's first weights (0.01 makes a policy start near uniform).
+        output_activation: of the output layer, by its Keras name.
         name: of the model.
     """
     layers = [keras.Input(input_shape)]
@@ -40,7 +42,8 @@ def mlp(
     layers += [
         keras.layers.Dense(size, activation, kernel_initializer=initializer()) for size in hidden_sizes
     ]
-    layers.append(keras.layers.Dense(output_size, kernel_initializer=(output_initializer or initializer)()))
+    initializer = output_initializer or initializer
+    layers.append(keras.layers.Dense(output_size, output_activation, kernel_initializer=initializer()))
     model = keras.Sequential(layers, name=name)
     kernel = model.layers[-1].kernel
     kernel.assign(output_scale * kernel)

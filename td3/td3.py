@@ -1,0 +1,197 @@
+"""Twin Delayed DDPG (TD3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.envs import make_envs, play, true_next_observations
+from common.networks import NumpyNetwork, mlp
+from common.replay_buffer import ReplayBuffer, Transitions
+from common.run import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Result, Run, RunConfig, main
+import gymnasium as gym
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(kw_only=True)
+class Config(RunConfig):
+    """The options of TD3; those of every script stand in `common.run.RunConfig`."""
+
+    env_id: str = "Pendulum-v1"
+    """Environment, with Box actions."""
+    total_timesteps: PositiveInt = 10_000
+    """Environment steps to train for, summed over all environments."""
+    actor_learning_rate: Positive = 1e-3
+    """Step size of the actor's Adam (paper: 1e-4)."""
+    critic_learning_rate: Positive = 1e-3
+    """Step size of the critic's Adam (paper: 1e-3)."""
+    buffer_size: PositiveInt = 200_000
+    """Transitions that the replay buffer holds (paper: 1,000,000)."""
+    gamma: Fraction = 0.98
+    """Discount γ (paper: 0.99)."""
+    tau: Fraction = 0.005
+    """Share τ of the online networks in a target update (paper: 0.001)."""
+    batch_size: PositiveInt = 256
+    """Transitions in a minibatch (paper: 64)."""
+    exploration_noise: NonNegative = 0.1
+    """Scale σ of the exploration noise, in half ranges of the action (paper: 0.2)."""
+    noise_reversion: Fraction = 1.0
+    """Share θ that the noise loses in a step: 1 is white noise, 0.15 the paper's Ornstein–Uhlenbeck."""
+    policy_frequency: PositiveInt = 2
+    """Updates of the critics for one of the actor and the targets (paper: 2)."""
+    policy_noise: NonNegative = 0.2
+    """Standard deviation of the target's smoothing noise, in half ranges of the action (paper: 0.2)."""
+    noise_clip: NonNegative = 0.5
+    """Bound of the smoothing noise, in half ranges of the action (paper: 0.5)."""
+    learning_starts: NonNegativeInt = 1_000
+    """Steps of uniformly random actions before the first update."""
+    train_frequency: PositiveInt = 50
+    """Environment steps, over all environments, between update calls (paper: 1)."""
+    gradient_steps: PositiveInt = 50
+    """Updates in one such call (paper: 1)."""
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+    """Units of the hidden layers of actor and critic (paper: 400, 300)."""
+
+
+class Agent:
+    """The actor μ and the critic Q, their targets μ' and Q', and the update of all four."""
+
+    def __init__(self, observation_space: gym.spaces.Box, action_space: gym.spaces.Box, config: Config):
+        self.config = config
+        self.low, self.high = action_space.low, action_space.high
+        self.half_range = (self.high - self.low) / 2
+        num_observations, num_actions = observation_space.shape[0], action_space.shape[0]
+        self.actor = mlp((num_observations,), config.hidden_sizes, num_actions, output_activation="tanh")
+        self.actor.add(keras.layers.Rescaling(self.half_range, self.low + self.half_range))
+        self.target_actor = copy_of(self.actor)
+        self.actor_optimizer = keras.optimizers.Adam(config.actor_learning_rate)
+        self.actor_optimizer.build(self.actor.trainable_variables)
+        self.critic = mlp((num_observations + num_actions,), config.hidden_sizes, 1)
+        self.target_critic = copy_of(self.critic)
+        self.critic_2 = mlp((num_observations + num_actions,), config.hidden_sizes, 1)
+        self.target_critic_2 = copy_of(self.critic_2)
+        self.critic_optimizer = keras.optimizers.Adam(config.critic_learning_rate)
+        self.critics_variables = self.critic.trainable_variables + self.critic_2.trainable_variables
+        self.critic_optimizer.build(self.critics_variables)
+        self.numpy_actor = NumpyNetwork(self.actor)
+        self.noise = np.zeros((config.num_envs, num_actions), np.float32)
+        self.generator = tf.random.Generator.from_seed(config.seed)
+        self.rng = np.random.default_rng(config.seed)
+
+    def act(self, observations: np.ndarray, random: bool) -> np.ndarray:
+        """Choose actions (num_envs, num_actions): uniformly random ones, or the actor's plus noise."""
+        if random:
+            return self.rng.uniform(self.low, self.high, self.noise.shape).astype(np.float32)
+        fresh = self.config.exploration_noise * self.half_range * self.rng.normal(size=self.noise.shape)
+        self.noise = (1.0 - self.config.noise_reversion) * self.noise + fresh
+        return np.clip(self.numpy_actor(observations) + self.noise, self.low, self.high)  # (1)
+
+    @tf.function(jit_compile=True)
+    def update(self, batches: Transitions) -> dict[str, tf.Tensor]:
+        """Learn from each minibatch of `batches`, (gradient_steps, batch_size, ...), in one compiled call.
+
+        Returns the metrics of `learn`, averaged over the minibatches.
+        """
+        num_batches = len(batches.rewards)
+        sums = {"td_loss": 0.0, "q_values": 0.0}
+        for k in tf.range(num_batches):
+            metrics = self.learn(Transitions(*(field[k] for field in batches)))
+            sums = {name: sums[name] + metrics[name] for name in sums}
+        return {name: sums[name] / num_batches for name in sums}
+
+    def learn(self, batch: Transitions) -> dict[str, tf.Tensor]:
+        """Take one step of critic, actor and targets on a minibatch (batch_size, ...)."""
+        noise = self.generator.normal(tf.shape(batch.actions), stddev=self.config.policy_noise)
+        noise = self.half_range * tf.clip_by_value(noise, -self.config.noise_clip, self.config.noise_clip)
+        next_actions = self.target_actor(batch.next_observations) + noise
+        next_actions = tf.clip_by_value(next_actions, self.low, self.high)
+        next_q_values = tf.minimum(
+            q_values_of(self.target_critic, batch.next_observations, next_actions),
+            q_values_of(self.target_critic_2, batch.next_observations, next_actions),
+        )
+        continues = 1.0 - tf.cast(batch.terminated, tf.float32)
+        td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
+
+        with tf.GradientTape() as tape:
+            q_values = q_values_of(self.critic, batch.observations, batch.actions)
+            q_values_2 = q_values_of(self.critic_2, batch.observations, batch.actions)
+            td_loss = tf.reduce_mean(tf.square(td_target - q_values) + tf.square(td_target - q_values_2))  # (3)
+        gradients = tape.gradient(td_loss, self.critics_variables)
+        self.critic_optimizer.apply(gradients)
+
+        if self.critic_optimizer.iterations % self.config.policy_frequency == 0:
+            with tf.GradientTape() as tape:
+                actions = self.actor(batch.observations)
+                actor_loss = -tf.reduce_mean(q_values_of(self.critic, batch.observations, actions))  # (4)
+            gradients = tape.gradient(actor_loss, self.actor.trainable_variables)
+            self.actor_optimizer.apply(gradients)
+
+            targets = self.target_critic.variables + self.target_critic_2.variables + self.target_actor.variables
+            onlines = self.critic.variables + self.critic_2.variables + self.actor.variables
+            for target, online in zip(targets, onlines):
+                target.assign(self.config.tau * online + (1.0 - self.config.tau) * target)  # (5)
+        return {"td_loss": td_loss, "q_values": tf.reduce_mean(q_values)}
+
+
+def copy_of(model: keras.Sequential) -> keras.Sequential:
+    """Return a network of the same layers and weights."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def q_values_of(critic: keras.Model, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Return Q(s, a) (batch_size,)."""
+    return critic(keras.ops.concatenate([observations, actions], axis=-1))[:, 0]
+
+
+def train(config: Config) -> Result:
+    """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
+    run = Run(config, "td3")
+    envs = make_envs(config.env_id, "td3", config.num_envs, config.seed, async_envs=config.async_envs)
+    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
+    buffer = ReplayBuffer(
+        config.buffer_size, envs.single_observation_space, envs.single_action_space, config.seed
+    )
+    run.checkpoint(
+        actor=agent.actor,
+        target_actor=agent.target_actor,
+        actor_optimizer=agent.actor_optimizer,
+        critic=agent.critic,
+        target_critic=agent.target_critic,
+        critic_2=agent.critic_2,
+        target_critic_2=agent.target_critic_2,
+        generator=agent.generator,
+        critic_optimizer=agent.critic_optimizer,
+        rng=agent.rng,
+        buffer=buffer,
+    )
+    agent.numpy_actor.refresh()
+
+    observations, _ = envs.reset(seed=run.env_seed)
+    for global_step in run.steps(config.num_envs):
+        actions = agent.act(observations, random=global_step <= config.learning_starts)
+        next_observations, rewards, terminated, truncated, infos = envs.step(actions)
+        buffer.add(
+            observations, actions, rewards, true_next_observations(next_observations, infos), terminated
+        )
+        observations = next_observations
+        agent.noise[terminated | truncated] = 0.0  # each episode has a noise process of its own
+        run.record(infos)
+
+        if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
+            metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
+            agent.numpy_actor.refresh()
+            run.log(**metrics)
+
+    envs.close()
+    return run.finish(agent.actor, {"actor": agent.actor, "critic": agent.critic}, evaluate)
+
+
+def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
+    """Return the undiscounted returns (eval_episodes,) of the actor without noise."""
+    return play(NumpyNetwork(model), config, "td3", folder)
+
+
+if __name__ == "__main__":
+    main(Config, train, evaluate, "td3")
