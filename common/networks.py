@@ -19,10 +19,9 @@ def mlp(
     initializer: Callable[[], keras.Initializer] = keras.initializers.GlorotUniform,
     output_initializer: Callable[[], keras.Initializer] | None = None,
     output_scale: float = 1.0,
-    output_activation: str = "linear",
     name: str | None = None,
 ) -> keras.Sequential:
-    """A multi-layer perceptron (batch, *input_shape) -> (batch, output_size).
+    """A multi-layer perceptron (batch, *input_shape) -> (batch, output_size) with a linear output.
 
     Args:
         input_shape: shape of one input, flattened if it has more than one axis.
@@ -33,7 +32,6 @@ def mlp(
             initializer shared between layers gives them equal weights.
         output_initializer: the same for the output layer; `initializer` if None.
         output_scale: factor on the output layer's first weights (0.01 makes a policy start near uniform).
-        output_activation: of the output layer, by its Keras name.
         name: of the model.
     """
     layers = [keras.Input(input_shape)]
@@ -42,8 +40,7 @@ def mlp(
     layers += [
         keras.layers.Dense(size, activation, kernel_initializer=initializer()) for size in hidden_sizes
     ]
-    initializer = output_initializer or initializer
-    layers.append(keras.layers.Dense(output_size, output_activation, kernel_initializer=initializer()))
+    layers.append(keras.layers.Dense(output_size, kernel_initializer=(output_initializer or initializer)()))
     model = keras.Sequential(layers, name=name)
     kernel = model.layers[-1].kernel
     kernel.assign(output_scale * kernel)
@@ -56,7 +53,7 @@ class NumpyNetwork:
     Acting is one such call per environment step. The copy stays as it is until `refresh()`.
 
     Args:
-        model: a Keras model whose layers form a chain of Dense, Flatten and Rescaling layers.
+        model: a Keras model whose layers form a chain of Dense, Activation, Flatten and Rescaling layers.
 
     Raises:
         TypeError: for a layer of another kind, or an activation not listed in `ACTIVATIONS`.
@@ -92,6 +89,8 @@ class NumpyNetwork:
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.float32(layer.scale), np.float32(layer.offset)
             return lambda x: x * scale + offset
+        if isinstance(layer, keras.layers.Activation) and layer.activation.__name__ in self.ACTIVATIONS:
+            return self.ACTIVATIONS[layer.activation.__name__]
         if isinstance(layer, keras.layers.Dense) and layer.activation.__name__ in self.ACTIVATIONS:
             kernel, bias = (variable.value.numpy() for variable in (layer.kernel, layer.bias))
             activation = self.ACTIVATIONS[layer.activation.__name__]
@@ -103,5 +102,6 @@ class NumpyNetwork:
 
             return dense
         raise TypeError(
-            f"NumpyNetwork cannot copy {layer}: it knows Dense (linear, relu, tanh), Flatten and Rescaling"
+            f"NumpyNetwork cannot copy {layer}: it knows Dense and Activation (linear, relu, tanh), Flatten"
+            " and Rescaling"
         )

@@ -25,7 +25,17 @@ from pathlib import Path
 from common.envs import make_envs, play, true_next_observations
 from common.networks import NumpyNetwork, mlp
 from common.replay_buffer import ReplayBuffer, Transitions
-from common.run import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Result, Run, RunConfig, main
+from common.run import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Result,
+    Run,
+    RunConfig,
+    main,
+)
 import gymnasium as gym
 import keras
 import numpy as np
@@ -67,49 +77,53 @@ class Config(RunConfig):
 
 
 class Agent:
-    """The actor μ and the critic Q, their targets μ' and Q', and the update of all four."""
+    """The actor μ, the critic Q, their slow copies μ' and Q', and the update of all four."""
 
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.spaces.Box, config: Config):
         self.config = config
         self.low, self.high = action_space.low, action_space.high
         self.half_range = (self.high - self.low) / 2
         num_observations, num_actions = observation_space.shape[0], action_space.shape[0]
-        self.actor = mlp((num_observations,), config.hidden_sizes, num_actions, output_activation="tanh")
+        self.actor = mlp((num_observations,), config.hidden_sizes, num_actions, name="actor")
+        self.actor.add(keras.layers.Activation("tanh"))
         self.actor.add(keras.layers.Rescaling(self.half_range, self.low + self.half_range))
+        self.critic = mlp((num_observations + num_actions,), config.hidden_sizes, 1, name="critic")
+        self.critic_variables = self.critic.trainable_variables
         self.target_actor = copy_of(self.actor)
+        self.target_critic = copy_of(self.critic)
         self.actor_optimizer = keras.optimizers.Adam(config.actor_learning_rate)
         self.actor_optimizer.build(self.actor.trainable_variables)
-        self.critic = mlp((num_observations + num_actions,), config.hidden_sizes, 1)
-        self.target_critic = copy_of(self.critic)
         self.critic_optimizer = keras.optimizers.Adam(config.critic_learning_rate)
-        self.critic_optimizer.build(self.critic.trainable_variables)
+        self.critic_optimizer.build(self.critic_variables)
         self.numpy_actor = NumpyNetwork(self.actor)
         self.noise = np.zeros((config.num_envs, num_actions), np.float32)
         self.rng = np.random.default_rng(config.seed)
 
-    def act(self, observations: np.ndarray, random: bool) -> np.ndarray:
-        """Choose actions (num_envs, num_actions): uniformly random ones, or the actor's plus noise."""
+    def act(self, observations: np.ndarray, *, random: bool) -> np.ndarray:
+        """Choose actions (num_envs, num_actions): uniformly random ones, or the actor's and noise."""
         if random:
             return self.rng.uniform(self.low, self.high, self.noise.shape).astype(np.float32)
-        fresh = self.rng.standard_normal(self.noise.shape, np.float32)
-        self.noise = (1.0 - self.config.noise_reversion) * self.noise + self.noise_scale * fresh
+        kicks = self.config.exploration_noise * self.rng.standard_normal(self.noise.shape, np.float32)
+        self.noise = (1.0 - self.config.noise_reversion) * self.noise + self.half_range * kicks
         return np.clip(self.numpy_actor(observations) + self.noise, self.low, self.high)  # (1)
 
     @tf.function(jit_compile=True)
     def update(self, batches: Transitions) -> dict[str, tf.Tensor]:
         """Learn from each minibatch of `batches`, (gradient_steps, batch_size, ...), in one compiled call.
 
-        Returns the metrics of `learn`, averaged over the minibatches.
+        Returns the metrics of `learn_critic`, averaged over the minibatches.
         """
         num_batches = len(batches.rewards)
         sums = {"td_loss": 0.0, "q_values": 0.0}
         for k in tf.range(num_batches):
-            metrics = self.learn(Transitions(*(field[k] for field in batches)))
+            batch = Transitions(*(field[k] for field in batches))
+            metrics = self.learn_critic(batch)
+            self.learn_actor(batch)
             sums = {name: sums[name] + metrics[name] for name in sums}
         return {name: sums[name] / num_batches for name in sums}
 
-    def learn(self, batch: Transitions) -> dict[str, tf.Tensor]:
-        """Take one step of critic, actor and targets on a minibatch (batch_size, ...)."""
+    def learn_critic(self, batch: Transitions) -> dict[str, tf.Tensor]:
+        """Take one step of the critic on a minibatch (batch_size, ...)."""
         next_actions = self.target_actor(batch.next_observations)
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
         continues = 1.0 - tf.cast(batch.terminated, tf.float32)
@@ -118,19 +132,24 @@ class Agent:
         with tf.GradientTape() as tape:
             q_values = q_values_of(self.critic, batch.observations, batch.actions)
             td_loss = tf.reduce_mean(tf.square(td_target - q_values))  # (3)
-        gradients = tape.gradient(td_loss, self.critic.trainable_variables)
+        gradients = tape.gradient(td_loss, self.critic_variables)
         self.critic_optimizer.apply(gradients)
+        return {"td_loss": td_loss, "q_values": tf.reduce_mean(q_values)}
 
+    def learn_actor(self, batch: Transitions) -> None:
+        """Take one step of the actor on a minibatch, then one of the targets."""
         with tf.GradientTape() as tape:
             actions = self.actor(batch.observations)
             actor_loss = -tf.reduce_mean(q_values_of(self.critic, batch.observations, actions))  # (4)
         gradients = tape.gradient(actor_loss, self.actor.trainable_variables)
         self.actor_optimizer.apply(gradients)
+        self.move(self.target_actor, self.actor)
+        self.move(self.target_critic, self.critic)
 
-        targets = self.target_critic.variables + self.target_actor.variables
-        for target, online in zip(targets, self.critic.variables + self.actor.variables):
+    def move(self, target_network: keras.Model, network: keras.Model) -> None:
+        """Let a target network take a small step towards its network."""
+        for target, online in zip(target_network.variables, network.variables):
             target.assign(self.config.tau * online + (1.0 - self.config.tau) * target)  # (5)
-        return {"td_loss": td_loss, "q_values": tf.reduce_mean(q_values)}
 
 
 def copy_of(model: keras.Sequential) -> keras.Sequential:
@@ -149,16 +168,15 @@ def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
     run = Run(config, "ddpg")
     envs = make_envs(config.env_id, "ddpg", config.num_envs, config.seed, async_envs=config.async_envs)
-    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
-    buffer = ReplayBuffer(
-        config.buffer_size, envs.single_observation_space, envs.single_action_space, config.seed
-    )
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = Agent(*spaces, config)
+    buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
     run.checkpoint(
         actor=agent.actor,
-        target_actor=agent.target_actor,
-        actor_optimizer=agent.actor_optimizer,
         critic=agent.critic,
+        target_actor=agent.target_actor,
         target_critic=agent.target_critic,
+        actor_optimizer=agent.actor_optimizer,
         critic_optimizer=agent.critic_optimizer,
         rng=agent.rng,
         buffer=buffer,
@@ -169,9 +187,8 @@ def train(config: Config) -> Result:
     for global_step in run.steps(config.num_envs):
         actions = agent.act(observations, random=global_step <= config.learning_starts)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
-        buffer.add(
-            observations, actions, rewards, true_next_observations(next_observations, infos), terminated
-        )
+        arrived_at = true_next_observations(next_observations, infos)
+        buffer.add(observations, actions, rewards, arrived_at, terminated)
         observations = next_observations
         agent.noise[terminated | truncated] = 0.0  # each episode has a noise process of its own
         run.record(infos)
@@ -182,7 +199,8 @@ def train(config: Config) -> Result:
             run.log(**metrics)
 
     envs.close()
-    return run.finish(agent.actor, {"actor": agent.actor, "critic": agent.critic}, evaluate)
+    networks = {"actor": agent.actor, "critic": agent.critic}
+    return run.finish(agent.actor, networks, evaluate)
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
