@@ -26,6 +26,8 @@ SCRIPTS = {  # which action spaces each script serves
     "td3": ("Box",),
 }
 
+BOUNDED = ("ddpg", "td3")  # their actors fill the range between the bounds of the action
+
 Policy = Callable[[np.ndarray], np.ndarray]
 
 
@@ -33,7 +35,7 @@ def make_env(env_id: str, algorithm: str, *, render_mode: str | None = None) -> 
     """One environment, as `algorithm` sees it.
 
     Observations become arrays of one axis: a Box is flattened, a Discrete space becomes one-hot, float64
-    becomes float32 (what the networks compute in). A Discrete action space starts at 0.
+    becomes float32 (what the networks compute in). So do Box actions; a Discrete action space starts at 0.
 
     Raises:
         UserError: for an unknown id, a missing dependency, or a space that `algorithm` cannot serve.
@@ -48,7 +50,9 @@ def make_env(env_id: str, algorithm: str, *, render_mode: str | None = None) -> 
         env = gym.wrappers.FlattenObservation(env)
     if env.observation_space.dtype not in (np.float32, np.uint8):
         env = gym.wrappers.DtypeObservation(env, np.float32)
-    if isinstance(env.action_space, gym.spaces.Discrete) and env.action_space.start != 0:
+    if isinstance(env.action_space, gym.spaces.Box):
+        env = _with_flat_float32_actions(env)
+    elif isinstance(env.action_space, gym.spaces.Discrete) and env.action_space.start != 0:
         start = env.action_space.start
         env = gym.wrappers.TransformAction(
             env, lambda action: action + start, gym.spaces.Discrete(env.action_space.n)
@@ -206,6 +210,18 @@ def _play_together(policy: Policy, envs: Sequence[gym.Env], seeds: Sequence[int]
     return returns
 
 
+def _with_flat_float32_actions(env: gym.Env) -> gym.Env:
+    space = env.action_space
+    if len(space.shape) == 1 and space.dtype == np.float32:
+        return env
+    low, high = space.low.ravel().astype(np.float32), space.high.ravel().astype(np.float32)
+    return gym.wrappers.TransformAction(
+        env,
+        lambda action: np.clip(np.reshape(action, space.shape), space.low, space.high).astype(space.dtype),
+        gym.spaces.Box(low, high),
+    )
+
+
 def _check_spaces(env: gym.Env, env_id: str, algorithm: str) -> None:
     observation_space, action_space = env.observation_space, env.action_space
     if not isinstance(observation_space, gym.spaces.Box | gym.spaces.Discrete):
@@ -220,4 +236,10 @@ def _check_spaces(env: gym.Env, env_id: str, algorithm: str) -> None:
         raise UserError(
             f"{algorithm} needs a {' or '.join(SCRIPTS[algorithm])} action space,"
             f" and {env_id} has {action_space}: {advice}"
+        )
+    if algorithm in BOUNDED and not action_space.is_bounded():
+        able = [name for name, kinds in SCRIPTS.items() if kind in kinds and name not in BOUNDED]
+        raise UserError(
+            f"{algorithm} scales its actions to their bounds, and {env_id} has {action_space}:"
+            f" try {', '.join(able)}, or gymnasium.wrappers.RescaleAction"
         )
