@@ -11,6 +11,8 @@ import pytest
 SEEDS = (0, 1)
 TASKS = [  # script, options, the least mean return of 100 greedy episodes
     ("dqn", "", 475),
+    ("ddpg", "", -170),
+    ("td3", "", -170),
 ]
 
 

@@ -67,7 +67,8 @@ def test_updates_equal_numpy():
     batches = random_batches(num_batches=7, batch_size=32)
     metrics = agent.update(batches)
     generator = tf.random.Generator.from_seed(config.seed)
-    noises = [generator.normal((32, 2), stddev=config.policy_noise).numpy() for _ in range(7)]
+    draw = tf.function(lambda: generator.normal((32, 2), stddev=config.policy_noise), jit_compile=True)
+    noises = [draw().numpy() for _ in range(7)]
     losses = [expected.update(Transitions(*(f[k] for f in batches)), noises[k]) for k in range(7)]
     np.testing.assert_allclose(metrics["td_loss"], np.mean(losses), rtol=1e-5)
     assert_same_weights(agent, expected, NETWORKS)
