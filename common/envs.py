@@ -36,6 +36,7 @@ VIEW_OPTIONS = ("network", "frame_stack", "bins", "low", "high")  # what a confi
 BOUNDS = {  # where a space has none: the positions that end an episode, and speeds hardly ever exceeded
     "CartPole-v1": ((-2.4, -3.0, -0.21, -3.5), (2.4, 3.0, 0.21, 3.5)),
 }
+BOUNDED = ("ddpg", "td3")  # their actors fill the range between the bounds of the action
 
 Policy = Callable[[np.ndarray], np.ndarray]
 
@@ -54,7 +55,7 @@ def make_env(
     """One environment, as `algorithm` sees it.
 
     Observations become arrays of one axis: a Box is flattened, a Discrete space becomes one-hot, float64
-    becomes float32 (what the networks compute in). A Discrete action space starts at 0.
+    becomes float32 (what the networks compute in). So do Box actions; a Discrete action space starts at 0.
 
     Args:
         env_id: any id that `gymnasium.make` takes, ALE/... and MinAtar/... and those registered here too.
@@ -84,7 +85,9 @@ def make_env(
         raise UserError("--network lstm reads a sequence: give --frame-stack 2 or more, such as 8")
     if frame_stack > 1:
         env = gym.wrappers.FrameStackObservation(env, frame_stack)
-    if isinstance(env.action_space, gym.spaces.Discrete) and env.action_space.start != 0:
+    if isinstance(env.action_space, gym.spaces.Box):
+        env = _with_flat_float32_actions(env)
+    elif isinstance(env.action_space, gym.spaces.Discrete) and env.action_space.start != 0:
         start = env.action_space.start
         env = gym.wrappers.TransformAction(
             env, lambda action: action + start, gym.spaces.Discrete(env.action_space.n)
@@ -428,6 +431,18 @@ def _as_index(env: gym.Env, env_id: str, bins, low, high) -> gym.Env:
     return Bins(env, bins, low, high)
 
 
+def _with_flat_float32_actions(env: gym.Env) -> gym.Env:
+    space = env.action_space
+    if len(space.shape) == 1 and space.dtype == np.float32:
+        return env
+    low, high = space.low.ravel().astype(np.float32), space.high.ravel().astype(np.float32)
+    return gym.wrappers.TransformAction(
+        env,
+        lambda action: np.clip(np.reshape(action, space.shape), space.low, space.high).astype(space.dtype),
+        gym.spaces.Box(low, high),
+    )
+
+
 def _check_spaces(env: gym.Env, env_id: str, algorithm: str) -> None:
     observation_space, action_space = env.observation_space, env.action_space
     if not isinstance(observation_space, gym.spaces.Box | gym.spaces.Discrete):
@@ -442,4 +457,10 @@ def _check_spaces(env: gym.Env, env_id: str, algorithm: str) -> None:
         raise UserError(
             f"{algorithm} needs a {' or '.join(SCRIPTS[algorithm])} action space,"
             f" and {env_id} has {action_space}: {advice}"
+        )
+    if algorithm in BOUNDED and not action_space.is_bounded():
+        able = [name for name, kinds in SCRIPTS.items() if kind in kinds and name not in BOUNDED]
+        raise UserError(
+            f"{algorithm} scales its actions to their bounds, and {env_id} has {action_space}:"
+            f" try {', '.join(able)}, or gymnasium.wrappers.RescaleAction"
         )

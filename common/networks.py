@@ -149,7 +149,7 @@ class NumpyNetwork:
     Acting is one such call per environment step. The copy stays as it is until `refresh()`.
 
     Args:
-        model: a Keras model whose layers form a chain of Dense, Flatten and Rescaling, or of such chains.
+        model: a Keras model whose layers form a chain of Dense, Activation, Flatten and Rescaling, or of such.
 
     Raises:
         TypeError: for a layer of another kind, or an activation not listed in `ACTIVATIONS`.
@@ -187,6 +187,8 @@ class NumpyNetwork:
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.float32(layer.scale), np.float32(layer.offset)
             return lambda x: x * scale + offset
+        if isinstance(layer, keras.layers.Activation) and layer.activation.__name__ in self.ACTIVATIONS:
+            return self.ACTIVATIONS[layer.activation.__name__]
         if isinstance(layer, keras.layers.Dense) and layer.activation.__name__ in self.ACTIVATIONS:
             kernel, bias = (variable.value.numpy() for variable in (layer.kernel, layer.bias))
             activation = self.ACTIVATIONS[layer.activation.__name__]
@@ -198,5 +200,6 @@ class NumpyNetwork:
 
             return dense
         raise TypeError(
-            f"NumpyNetwork cannot copy {layer}: it knows Dense (linear, relu, tanh), Flatten and Rescaling"
+            f"NumpyNetwork cannot copy {layer}: it knows Dense and Activation (linear, relu, tanh), Flatten"
+            " and Rescaling"
         )

@@ -17,6 +17,8 @@ SHORT = {  # options that make a run of a script short, yet long enough to learn
     "dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "double_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "dueling_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
+    "ddpg": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
+    "td3": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
 }
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
 

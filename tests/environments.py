@@ -76,6 +76,24 @@ class Counter(gym.Env):
         return np.full(space.shape, value, space.dtype)
 
 
+class Quadratic(gym.Env):
+    """One step with the reward −|a − best|², and bounds of the action that differ in centre and width."""
+
+    best = np.array([2.5, 3.0], np.float32)
+
+    def __init__(self):
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = _ACTIONS_BOX
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return np.ones(1, np.float32), -float(np.square(action - self.best).sum()), True, False, {}
+
+
 class Odd(Counter):
     """A Counter with an observation space that no script serves."""
 
@@ -89,6 +107,8 @@ _DISCRETE = gym.spaces.Discrete(5, start=7)
 _IMAGE = gym.spaces.Box(0, 255, (4, 3), np.uint8)
 _UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32))
+_UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+_ACTIONS_TABLE = gym.spaces.Box(-0.1, 0.3, (2, 3), np.float64)
 
 for name, entry_point, options in [
     ("Truncating-v0", OneState, {"ends": "truncated"}),
@@ -100,6 +120,11 @@ for name, entry_point, options in [
     ("Image-v0", Counter, {"observation_space": _IMAGE}),
     ("Unbounded-v0", Counter, {"observation_space": _UNBOUNDED}),
     ("BoxActions-v0", Counter, {"action_space": _ACTIONS_BOX}),
+    ("TruncatingBox-v0", OneState, {"ends": "truncated", "action_space": _ACTIONS_BOX}),
+    ("TerminatingBox-v0", OneState, {"ends": "terminated", "length": 1, "action_space": _ACTIONS_BOX}),
+    ("Unbounded-v0", Counter, {"action_space": _UNBOUNDED}),
+    ("Shapes-v0", Counter, {"action_space": _ACTIONS_TABLE, "observation_space": _IMAGE}),
+    ("Quadratic-v0", Quadratic, {}),
     ("NanReward-v0", Counter, {"bad": "reward"}),
     ("InfObservation-v0", Counter, {"bad": "observation"}),
     ("InfFinalObservation-v0", Counter, {"bad": "observation", "length": 2}),

@@ -1,7 +1,7 @@
 """How far DQN and Double DQN overestimate: the value they state against the return they get.
 
-    python benchmarks/overestimation.py                          # CartPole-v1, seeds 0 to 4
-    python benchmarks/overestimation.py --plot-only              # the figure again, from the table
+    python benchmarks/overestimation_dqn.py                          # CartPole-v1, seeds 0 to 4
+    python benchmarks/overestimation_dqn.py --plot-only              # the figure again, from the table
 
 While a script trains as it always does, its greedy policy is played from start states that are the same for
 every measurement. `value` is the mean of max_a Q(s, a) over those states, `realised` the mean discounted

@@ -1,0 +1,253 @@
+"""DDPG against a computation of its own in NumPy, and against environments whose best action is known."""
+
+from common.errors import UserError
+from common.networks import NumpyNetwork
+from common.replay_buffer import Transitions
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+
+from ddpg.ddpg import Agent, Config, evaluate, train
+
+OBSERVATIONS = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+LOW, HIGH = np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32)
+ACTIONS = gym.spaces.Box(LOW, HIGH)
+
+
+def random_batches(num_batches, batch_size, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (num_batches, batch_size)
+    return Transitions(
+        observations=rng.normal(size=(*shape, 3)).astype(np.float32),
+        actions=rng.uniform(LOW, HIGH, size=(*shape, 2)).astype(np.float32),
+        rewards=(3 * rng.normal(size=shape)).astype(np.float32),
+        next_observations=rng.normal(size=(*shape, 3)).astype(np.float32),
+        terminated=rng.random(shape) < 0.3,
+    )
+
+
+class NumpyNet:
+    """One hidden layer of ReLUs, its gradients by hand, and Adam (Kingma & Ba 2015), in float64."""
+
+    def __init__(self, weights, learning_rate=0.0):
+        self.weights = [w.astype(np.float64) for w in weights]
+        self.first, self.second = ([np.zeros_like(w) for w in self.weights] for _ in range(2))
+        self.learning_rate, self.updates = learning_rate, 0
+
+    def forward(self, x):
+        kernel, bias, out_kernel, out_bias = self.weights
+        self.x, self.hidden = x, np.maximum(x @ kernel + bias, 0.0)
+        return self.hidden @ out_kernel + out_bias
+
+    def backward(self, slope):
+        """Return the gradients of the weights and of the input, for the slope of the last output."""
+        hidden_slope = slope @ self.weights[2].T * (self.hidden > 0)
+        gradients = [self.x.T @ hidden_slope, hidden_slope.sum(0), self.hidden.T @ slope, slope.sum(0)]
+        return gradients, hidden_slope @ self.weights[0].T
+
+    def adam(self, gradients):
+        self.updates += 1
+        scale = np.sqrt(1 - 0.999**self.updates) / (1 - 0.9**self.updates)
+        for k, gradient in enumerate(gradients):
+            self.first[k] = 0.9 * self.first[k] + 0.1 * gradient
+            self.second[k] = 0.999 * self.second[k] + 0.001 * gradient**2
+            step = self.learning_rate * scale * self.first[k] / (np.sqrt(self.second[k]) + 1e-7)
+            self.weights[k] = self.weights[k] - step
+
+    def follow(self, online, tau):
+        self.weights = [tau * w + (1 - tau) * t for w, t in zip(online.weights, self.weights)]
+
+
+class NumpyActor(NumpyNet):
+    """The same with its output between the bounds."""
+
+    def forward(self, x):
+        self.squashed = np.tanh(super().forward(x))
+        return LOW + (self.squashed + 1) * (HIGH - LOW) / 2.0
+
+    def backward(self, slope):
+        return super().backward(slope * (HIGH - LOW) / 2.0 * (1 - self.squashed**2))
+
+
+class NumpyDDPG:
+    def __init__(self, agent, config):
+        actor, critic = agent.actor.get_weights(), agent.critic.get_weights()
+        self.actor = NumpyActor(actor, config.actor_learning_rate)
+        self.critic = NumpyNet(critic, config.critic_learning_rate)
+        self.target_actor, self.target_critic = NumpyActor(actor), NumpyNet(critic)
+        self.config = config
+
+    def update(self, batch):
+        config, size = self.config, len(batch.rewards)
+        next_actions = self.target_actor.forward(batch.next_observations)
+        next_q = self.target_critic.forward(np.hstack([batch.next_observations, next_actions]))[:, 0]
+        target = batch.rewards + config.gamma * np.where(batch.terminated, 0.0, next_q)
+        q = self.critic.forward(np.hstack([batch.observations, batch.actions]))[:, 0]
+        self.critic.adam(self.critic.backward(2 * (q - target)[:, None] / size)[0])
+        self.learn_actor(batch)
+        return ((q - target) ** 2).mean(), q.mean()
+
+    def learn_actor(self, batch):
+        size, tau = len(batch.rewards), self.config.tau
+        self.critic.forward(np.hstack([batch.observations, self.actor.forward(batch.observations)]))
+        slope = self.critic.backward(np.full((size, 1), -1 / size))[1][:, 3:]  # of −J, along the action
+        self.actor.adam(self.actor.backward(slope)[0])
+        self.target_actor.follow(self.actor, tau)
+        self.target_critic.follow(self.critic, tau)
+
+
+def assert_same_weights(agent, expected, names):
+    for name in names:
+        for weights, same in zip(getattr(agent, name).get_weights(), getattr(expected, name).weights):
+            np.testing.assert_allclose(weights, same, atol=1e-5, err_msg=name)
+
+
+def test_updates_equal_numpy():
+    config = Config(
+        hidden_sizes=(16,), gamma=0.9, tau=0.1, actor_learning_rate=0.003, critic_learning_rate=0.01
+    )
+    agent = Agent(OBSERVATIONS, ACTIONS, config)
+    expected = NumpyDDPG(agent, config)
+    batches = random_batches(num_batches=7, batch_size=32)
+    metrics = agent.update(batches)
+    losses, q_values = zip(*(expected.update(Transitions(*(f[k] for f in batches))) for k in range(7)))
+    np.testing.assert_allclose(metrics["td_loss"], np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(metrics["q_values"], np.mean(q_values), rtol=1e-4, atol=1e-5)
+    assert_same_weights(agent, expected, ("actor", "critic", "target_actor", "target_critic"))
+
+
+def test_update_traces_once():
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,)))
+    for seed in range(3):
+        agent.update(random_batches(4, 8, seed))
+    assert agent.update.experimental_get_tracing_count() == 1
+
+
+def test_targets_start_as_copies():
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,)))
+    for target, online in ((agent.target_actor, agent.actor), (agent.target_critic, agent.critic)):
+        for one, two in zip(target.get_weights(), online.get_weights()):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_the_bounds_are_in_the_model(tmp_path):
+    agent = Agent(OBSERVATIONS, ACTIONS, Config())
+    observations = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    actions = agent.actor(observations).numpy()
+    np.testing.assert_allclose(agent.numpy_actor(observations), actions, rtol=1e-5)
+    agent.actor.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(observations), actions)
+    far = loaded(1e6 * observations).numpy()  # where tanh is −1 or 1
+    np.testing.assert_allclose(far.min(axis=0), LOW)
+    np.testing.assert_allclose(far.max(axis=0), HIGH)
+
+
+def test_random_actions_are_uniform_between_the_bounds():
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=5000))
+    actions = agent.act(np.zeros((5000, 3), np.float32), random=True)
+    shares = (actions - LOW) / (HIGH - LOW)
+    assert actions.dtype == np.float32 and shares.min() >= 0 and shares.max() <= 1
+    for quantile in (0.1, 0.5, 0.9):
+        np.testing.assert_allclose(np.quantile(shares, quantile, axis=0), quantile, atol=0.03)
+    assert abs(np.corrcoef(shares.T)[0, 1]) < 0.05  # a draw for each dimension
+
+
+def test_noise_is_scaled_to_the_bounds_and_actions_stay_in_them():
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=5000, exploration_noise=0.05))
+    observations = np.zeros((5000, 3), np.float32)
+    greedy = agent.actor(observations).numpy()
+    noise = agent.act(observations, random=False) - greedy
+    np.testing.assert_allclose(noise.std(axis=0), 0.05 * (HIGH - LOW) / 2, rtol=0.05)
+    np.testing.assert_allclose(noise.mean(axis=0), 0.0, atol=0.02)
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.05
+    agent.config.exploration_noise = 10.0
+    actions = agent.act(observations, random=False)
+    assert actions.dtype == np.float32
+    np.testing.assert_array_equal([actions.min(axis=0), actions.max(axis=0)], [LOW, HIGH])
+
+
+@pytest.mark.parametrize(("noise_reversion", "correlation"), [(1.0, 0.0), (0.15, 0.85)])
+def test_noise_is_white_or_ornstein_uhlenbeck(noise_reversion, correlation):
+    agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=2000, noise_reversion=noise_reversion))
+    noises = []
+    for _ in range(60):
+        agent.act(np.zeros((2000, 3), np.float32), random=False)
+        noises.append(agent.noise)
+    now, then = noises[-1][:, 0], noises[-2][:, 0]
+    np.testing.assert_allclose(np.corrcoef(now, then)[0, 1], correlation, atol=0.05)
+    scale = 0.1 * (HIGH - LOW) / 2 / np.sqrt(1 - correlation**2)
+    np.testing.assert_allclose(noises[-1].std(axis=0), scale, rtol=0.1)
+
+
+def test_each_episode_begins_without_noise(tmp_path, monkeypatch):
+    seen = []
+    act = Agent.act
+    monkeypatch.setattr(
+        Agent, "act", lambda self, *a, **k: seen.append(self.noise.copy()) or act(self, *a, **k)
+    )
+    config = Config(env_id="tests.environments:BoxActions-v0", total_timesteps=12, learning_starts=0)
+    config.runs_dir, config.eval_episodes, config.noise_reversion = str(tmp_path), 0, 0.1
+    train(config)
+    assert [bool(noise.any()) for noise in seen] == [step % 3 > 0 for step in range(12)]
+
+
+def quick(config_class, env_id, tmp_path, **options):
+    """The options of a short training run."""
+    return config_class(
+        env_id=f"tests.environments:{env_id}-v0",
+        gamma=0.9,
+        tau=0.05,
+        learning_starts=500,
+        actor_learning_rate=3e-3,
+        critic_learning_rate=3e-3,
+        batch_size=64,
+        hidden_sizes=(32,),
+        eval_episodes=2,
+        runs_dir=str(tmp_path),
+        **options,
+    )
+
+
+def test_the_greedy_action_converges_to_the_best(tmp_path):
+    """Bounds [−1, 3] and [2, 10], reward −|a − (2.5, 3)|²."""
+    result = train(quick(Config, "Quadratic", tmp_path, total_timesteps=4_000))
+    np.testing.assert_allclose(result.model(np.ones((1, 1), np.float32))[0], [2.5, 3.0], atol=0.15)
+    assert result.evaluation_returns.mean() > -0.05
+
+
+@pytest.mark.parametrize(("name", "value"), [("TruncatingBox", 10.0), ("TerminatingBox", 1.0)])
+def test_q_of_a_one_state_environment(name, value, tmp_path):
+    """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
+    result = train(quick(Config, name, tmp_path, total_timesteps=3_000))
+    action = result.model(np.ones((1, 1), np.float32)).numpy()
+    q_values = result.networks["critic"](np.hstack([np.ones((1, 1), np.float32), action]))
+    np.testing.assert_allclose(q_values, value, rtol=0.02)
+
+
+def test_several_environments_at_once(tmp_path):
+    config = Config(num_envs=3, total_timesteps=601, learning_starts=60, gradient_steps=2)
+    config.runs_dir, config.eval_episodes = str(tmp_path), 3
+    result = train(config)
+    np.testing.assert_array_equal(evaluate(result.model, config), result.evaluation_returns)
+    inputs = np.ones((1, 3), np.float32)
+    np.testing.assert_allclose(NumpyNetwork(result.model)(inputs), result.model(inputs), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_actions_it_cannot_choose_are_told_in_one_line(name, module, tmp_path):
+    for env_id, words in (("CartPole-v1", "dqn"), ("tests.environments:Unbounded-v0", "ppo")):
+        with pytest.raises(UserError, match=words) as error:
+            module(name).train(module(name).Config(env_id=env_id, runs_dir=str(tmp_path)))
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_observations_and_actions_of_any_shape_and_type(name, module, tmp_path):
+    config = module(name).Config(
+        env_id="tests.environments:Shapes-v0", total_timesteps=40, learning_starts=20, train_frequency=10
+    )
+    config.runs_dir, config.eval_episodes = str(tmp_path), 2
+    assert len(module(name).train(config).evaluation_returns) == 2
