@@ -19,6 +19,8 @@ def mlp(
     initializer: Callable[[], keras.Initializer] = keras.initializers.GlorotUniform,
     output_initializer: Callable[[], keras.Initializer] | None = None,
     output_scale: float = 1.0,
+    normalizer: keras.Layer | None = None,
+    head: keras.Layer | None = None,
     name: str | None = None,
 ) -> keras.Sequential:
     """A multi-layer perceptron (batch, *input_shape) -> (batch, output_size) with a linear output.
@@ -32,19 +34,78 @@ def mlp(
             initializer shared between layers gives them equal weights.
         output_initializer: the same for the output layer; `initializer` if None.
         output_scale: factor on the output layer's first weights (0.01 makes a policy start near uniform).
+        normalizer: a layer in front of all others; networks may share it.
+        head: a layer after the linear output.
         name: of the model.
     """
     layers = [keras.Input(input_shape)]
+    if normalizer is not None:
+        layers.append(normalizer)
     if len(input_shape) > 1:
         layers.append(keras.layers.Flatten())
     layers += [
         keras.layers.Dense(size, activation, kernel_initializer=initializer()) for size in hidden_sizes
     ]
     layers.append(keras.layers.Dense(output_size, kernel_initializer=(output_initializer or initializer)()))
+    output = layers[-1]
+    if head is not None:
+        layers.append(head)
     model = keras.Sequential(layers, name=name)
-    kernel = model.layers[-1].kernel
-    kernel.assign(output_scale * kernel)
+    output.kernel.assign(output_scale * output.kernel)
     return model
+
+
+@keras.saving.register_keras_serializable("common")
+class GaussianHead(keras.layers.Layer):
+    """Means (batch, n) -> means and log standard deviations (batch, 2 n) of a diagonal Gaussian policy.
+
+    The deviation does not depend on the state: `log_std` is a weight of this layer, and so trained and saved
+    with the model. Where both bounds of an action are finite, the policy starts in the middle of them, and
+    means and deviations are in units of half their range: one set of hyperparameters serves torques of ±0.1
+    and of ±100. Nothing is squashed or clipped.
+
+    Args:
+        low: lower bounds (n,) of the actions; may be -inf.
+        high: upper bounds (n,) of the actions; may be inf.
+        initial_log_std: log standard deviation to begin with, in the units above.
+    """
+
+    def __init__(self, low: Sequence[float], high: Sequence[float], initial_log_std: float = 0.0, **options):
+        super().__init__(**options)
+        self.low, self.high = [float(x) for x in low], [float(x) for x in high]
+        self.initial_log_std = initial_log_std
+        low, high = np.array(self.low), np.array(self.high)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self.center = np.where(bounded, (low + high) / 2, np.clip(0.0, low, high)).astype(np.float32)
+        self.scale = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
+
+    def build(self, input_shape):
+        initializer = keras.initializers.Constant(self.initial_log_std)
+        self.log_std = self.add_weight(shape=input_shape[1:], initializer=initializer, name="log_std")
+
+    def call(self, inputs):
+        """Return the means and, beside them, the log standard deviations."""
+        mean = self.center + self.scale * inputs
+        log_std = self.log_std + np.log(self.scale)
+        return keras.ops.concatenate([mean, keras.ops.broadcast_to(log_std, keras.ops.shape(mean))], axis=-1)
+
+    def numpy_step(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The layer as a function of NumPy arrays, with `log_std` as it is."""
+        log_std = self.log_std.value.numpy() + np.log(self.scale)
+        size = len(log_std)
+
+        def gaussian_head(x):
+            outputs = np.empty((len(x), 2 * size), np.float32)
+            np.multiply(x, self.scale, out=outputs[:, :size])
+            outputs[:, :size] += self.center
+            outputs[:, size:] = log_std
+            return outputs
+
+        return gaussian_head
+
+    def get_config(self):
+        own = {"low": self.low, "high": self.high, "initial_log_std": self.initial_log_std}
+        return super().get_config() | own
 
 
 class NumpyNetwork:
@@ -53,7 +114,8 @@ class NumpyNetwork:
     Acting is one such call per environment step. The copy stays as it is until `refresh()`.
 
     Args:
-        model: a Keras model whose layers form a chain of Dense, Flatten and Rescaling layers.
+        model: a Keras model whose layers form a chain of Dense, Flatten and Rescaling layers, and of layers
+            with a method `numpy_step`, which returns the layer as a function of NumPy arrays.
 
     Raises:
         TypeError: for a layer of another kind, or an activation not listed in `ACTIVATIONS`.
@@ -84,6 +146,8 @@ class NumpyNetwork:
         return x
 
     def _step(self, layer: keras.Layer) -> Callable[[np.ndarray], np.ndarray]:
+        if hasattr(layer, "numpy_step"):
+            return layer.numpy_step()
         if isinstance(layer, keras.layers.Flatten):
             return lambda x: x.reshape(len(x), -1)
         if isinstance(layer, keras.layers.Rescaling):

@@ -508,11 +508,12 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray],
         ) from error
     with make_env(config.env_id, algorithm) as env:
         action_space = env.action_space
-        expected = int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
-        if model.input_shape[1:] != env.observation_space.shape or model.output_shape[-1] != expected:
+        size = int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
+        sizes = (size,) if hasattr(action_space, "n") else (size, 2 * size)  # with or without a deviation
+        if model.input_shape[1:] != env.observation_space.shape or model.output_shape[-1] not in sizes:
             raise UserError(
                 f"{path} maps {model.input_shape[1:]} to {model.output_shape[1:]}, and {config.env_id} needs"
-                f" {env.observation_space.shape} to ({expected},): give the --env-id it was trained on"
+                f" {env.observation_space.shape} to ({size},): give the --env-id it was trained on"
             )
     returns = evaluate(model, config, path.parent)
     if len(returns):
