@@ -180,8 +180,8 @@ class Agent:
     def update(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, tf.Tensor]:
         """Learn from a rollout (num_steps, num_envs, ...), in epochs of minibatches, in one compiled call.
 
-        `progress` is the share of the training that was over before. Returns the metrics of `learn`, averaged over
-        the minibatches, and the explained variance 1 − Var(R − V) / Var(R) of the critic before the update.
+        `progress` is the share of the training that was over before. Returns the metrics of `learn`, averaged
+        over the minibatches, and the explained variance of the critic before the update.
         """
         config = self.config
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
