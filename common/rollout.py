@@ -35,9 +35,10 @@ class RolloutBuffer:
     """
 
     def __init__(self, num_steps: int, num_envs: int, observation_space: gym.Space, action_space: gym.Space):
+        action_dtype = np.int64 if isinstance(action_space, gym.spaces.Discrete) else np.float32
         fields = Rollout(
             observations=(observation_space.shape, observation_space.dtype),
-            actions=(action_space.shape, action_space.dtype),
+            actions=(action_space.shape, action_dtype),
             rewards=((), np.float32),
             next_observations=(observation_space.shape, observation_space.dtype),
             terminated=((), np.bool_),

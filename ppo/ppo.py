@@ -250,9 +250,8 @@ class Agent:
             errors = tf.square(values - batch.returns)
             errors = tf.maximum(errors, tf.square(batch.values + moved - batch.returns))
             value_loss = 0.5 * tf.reduce_mean(errors)
-            loss = (
-                policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-            )  # (5)
+            loss = policy_loss + config.value_coefficient * value_loss
+            loss -= config.entropy_coefficient * entropy  # (5)
         gradients = tape.gradient(loss, self.variables)
         grad_norm = tf.linalg.global_norm(gradients)
         shrink = tf.minimum(1.0, config.max_grad_norm / grad_norm)
