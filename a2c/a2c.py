@@ -19,10 +19,9 @@ Run: python a2c/a2c.py                                      The next idea: diff 
 """
 
 from dataclasses import dataclass
-from functools import partial
 import math
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from common.envs import make_env, make_envs, play, true_next_observations
 from common.networks import GaussianHead, NumpyNetwork, mlp
@@ -48,13 +47,11 @@ class Config(RunConfig):
     num_steps: PositiveInt = 16
     """Steps n of each environment in a rollout (paper: 5); 1 is the one-step TD actor-critic."""
     learning_rate: Positive = 2e-3
-    """Step size (paper: sampled between 1e-4 and 1e-2)."""
+    """Step size of RMSProp (paper: sampled between 1e-4 and 1e-2)."""
     anneal_learning_rate: Fraction = 1.0
     """Share of the step size that is gone, linearly, by the last update (paper: 1)."""
-    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
-    """RMSProp with decay 0.99 (paper) or Adam."""
-    optimizer_epsilon: Positive = 1e-5
-    """ε of the optimizer (the authors: 0.1 for shared RMSProp)."""
+    epsilon: Positive = 1e-5
+    """ε of RMSProp, under the square root (the authors' code: 0.1)."""
     gamma: Fraction = 0.99
     """Discount γ (paper: 0.99)."""
     gae_lambda: Fraction = 1.0
@@ -160,9 +157,7 @@ class Agent:
         self.actor = mlp(**network, output_size=outputs, output_scale=0.01, head=head, name="actor")
         self.critic = mlp(**network, output_size=1, name="critic")
         self.variables = self.actor.trainable_variables + self.critic.trainable_variables
-        optimizers = {"rmsprop": partial(keras.optimizers.RMSprop, rho=0.99), "adam": keras.optimizers.Adam}
-        optimizer = optimizers[config.optimizer]
-        self.optimizer = optimizer(config.learning_rate, epsilon=config.optimizer_epsilon)
+        self.optimizer = keras.optimizers.RMSprop(config.learning_rate, 0.99, epsilon=config.epsilon)
         self.optimizer.build(self.variables)
         self.numpy_actor = NumpyNetwork(self.actor)
         self.rng = np.random.default_rng(config.seed)

@@ -146,6 +146,9 @@ class Batch(NamedTuple):
     values: tf.Tensor
 
 
+METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+
+
 class Agent:
     """The actor π(a|s; θ), the critic V, and the update of both from a rollout."""
 
@@ -170,7 +173,6 @@ class Agent:
         self.optimizer.build(self.variables)
         self.numpy_actor = NumpyNetwork(self.actor)
         self.rng = np.random.default_rng(config.seed)
-        self.shuffling = tf.random.Generator.from_seed(config.seed)
 
     def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Draw actions (num_envs, ...) for observations (num_envs, ...); the environment may clip them."""
@@ -187,15 +189,12 @@ class Agent:
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)
-        batch_size = len(batch.returns)
-        order = tf.argsort(self.shuffling.uniform((config.num_epochs, batch_size)), axis=-1)
-        minibatch_size = batch_size // config.num_minibatches
+        minibatch_size = len(batch.returns) // config.num_minibatches
+        seed = tf.stack([self.optimizer.iterations.value, config.seed])  # another order every time
+        order = tf.argsort(tf.random.stateless_uniform((config.num_epochs, len(batch.returns)), seed))
         order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
 
-        sums = dict.fromkeys(
-            ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"), 0.0
-        )
-        num_updates = 0.0
+        sums, num_updates = dict.fromkeys(METRICS, 0.0), 0.0
         for rows in tf.reshape(order, (-1, minibatch_size)):
             metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
             sums = {name: sums[name] + metrics[name] for name in sums}
@@ -232,7 +231,7 @@ class Agent:
 
     def learn(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Take one gradient step on a minibatch (minibatch_size, ...)."""
-        config = self.config
+        config, clip = self.config, self.config.clip_coefficient
         advantages = batch.advantages
         if config.normalize_advantages:
             advantages = normalize(advantages)
@@ -240,9 +239,7 @@ class Agent:
             outputs = self.actor(batch.observations)
             log_ratio = self.distribution.log_prob(outputs, batch.actions) - batch.log_probs
             ratio = tf.exp(log_ratio)  # (3)
-            clipped_ratio = tf.clip_by_value(
-                ratio, 1.0 - config.clip_coefficient, 1.0 + config.clip_coefficient
-            )
+            clipped_ratio = tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip)
             policy_loss = -tf.reduce_mean(tf.minimum(ratio * advantages, clipped_ratio * advantages))  # (4)
             entropy = tf.reduce_mean(self.distribution.entropy(outputs))
             values = self.critic(batch.observations)[:, 0]
@@ -257,7 +254,7 @@ class Agent:
         shrink = tf.minimum(1.0, config.max_grad_norm / grad_norm)
         self.optimizer.apply([shrink * gradient for gradient in gradients])
 
-        clipped = tf.abs(ratio - 1.0) > config.clip_coefficient
+        clipped = tf.abs(ratio - 1.0) > clip
         return {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
@@ -304,7 +301,6 @@ def train(config: Config) -> Result:
         optimizer=agent.optimizer,
         reward_scaling=agent.reward_scaling,
         rng=agent.rng,
-        shuffling=agent.shuffling,
     )
     agent.numpy_actor.refresh()
 

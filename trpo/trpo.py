@@ -20,7 +20,6 @@ Adam in minibatches, not by L-BFGS; F is computed on the whole rollout, not on a
 Run: python trpo/trpo.py                              What it came from: diff ppo/ppo.py trpo/trpo.py
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 import math
 from pathlib import Path
@@ -51,12 +50,16 @@ class Config(RunConfig):
     """Steps of each environment in a rollout; a rollout of all of them was 50,000 steps in the paper."""
     learning_rate: Positive = 1e-3
     """Step size of Adam, for the critic."""
-    anneal_learning_rate: Fraction = 0.0
+    anneal_learning_rate: Fraction = 1.0
     """Share of the step size that is gone, linearly, by the last update."""
     gamma: Fraction = 0.99
     """Discount γ (paper: 0.99)."""
     gae_lambda: Fraction = 0.95
     """λ of the advantages: 0 trusts V, 1 trusts the returns (Schulman et al. 2015b: 0.96 to 0.99)."""
+    num_epochs: PositiveInt = 10
+    """Times that the critic sees each rollout."""
+    num_minibatches: PositiveInt = 16
+    """Minibatches of an epoch of the critic."""
     target_kl: Positive = 0.01
     """δ: the KL divergence that one update may reach (paper: 0.01)."""
     cg_iterations: PositiveInt = 10
@@ -67,11 +70,7 @@ class Config(RunConfig):
     """Steps that are tried, each α times as long as the last (the authors' code: 10)."""
     backtrack_coefficient: Fraction = 0.5
     """α (the authors' code: 0.5)."""
-    num_epochs: PositiveInt = 10
-    """Times that the critic sees each rollout."""
-    num_minibatches: PositiveInt = 16
-    """Minibatches of an epoch of the critic."""
-    max_grad_norm: Positive = math.inf
+    max_grad_norm: Positive = 0.5
     """Largest norm of the critic's gradient; inf leaves it as it is."""
     normalize_advantages: bool = True
     """Shift and scale the advantages of each rollout to mean 0, deviation 1 (the authors' code)."""
@@ -157,6 +156,9 @@ class Batch(NamedTuple):
     values: tf.Tensor
 
 
+METRICS = ("value_loss", "grad_norm")
+
+
 class Agent:
     """The actor π(a|s; θ), the critic V, and the update of both from a rollout."""
 
@@ -176,12 +178,11 @@ class Agent:
         outputs, head = self.distribution.size, self.distribution.head
         self.actor = mlp(**network, output_size=outputs, output_scale=0.01, head=head, name="actor")
         self.critic = mlp(**network, output_size=1, name="critic")
-        self.variables = self.actor.trainable_variables
+        self.variables = self.critic.trainable_variables
         self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-5)
-        self.optimizer.build(self.critic.trainable_variables)
+        self.optimizer.build(self.variables)
         self.numpy_actor = NumpyNetwork(self.actor)
         self.rng = np.random.default_rng(config.seed)
-        self.shuffling = tf.random.Generator.from_seed(config.seed)
 
     def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Draw actions (num_envs, ...) for observations (num_envs, ...); the environment may clip them."""
@@ -192,29 +193,34 @@ class Agent:
         """Learn from a rollout (num_steps, num_envs, ...): policy step and critic, in one compiled call.
 
         `progress` is the share of the training that was over before. Returns the metrics of `improve_policy`,
-        those of `fit_critic`, averaged over the minibatches, and the explained variance of the critic before.
+        those of `learn`, averaged over the minibatches, and the explained variance of the critic before.
         """
         config = self.config
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)
         policy_metrics = self.improve_policy(batch)
-        batch_size = len(batch.returns)
-        order = tf.argsort(self.shuffling.uniform((config.num_epochs, batch_size)), axis=-1)
-        minibatch_size = batch_size // config.num_minibatches
+        minibatch_size = len(batch.returns) // config.num_minibatches
+        seed = tf.stack([self.optimizer.iterations.value, config.seed])  # another order every time
+        order = tf.argsort(tf.random.stateless_uniform((config.num_epochs, len(batch.returns)), seed))
         order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
 
-        value_loss, num_updates = 0.0, 0.0
+        sums, num_updates = dict.fromkeys(METRICS, 0.0), 0.0
         for rows in tf.reshape(order, (-1, minibatch_size)):
-            value_loss += self.fit_critic(tf.gather(batch.observations, rows), tf.gather(batch.returns, rows))
+            metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
+            sums = {name: sums[name] + metrics[name] for name in sums}
             num_updates += 1.0
         if self.normalizer:  # not before: the rollout was made with the statistics as they were
             self.normalizer.update(batch.observations)
-        return policy_metrics | {
-            "value_loss": value_loss / num_updates,
-            "explained_variance": explained_variance(batch.values, batch.returns),
-            "learning_rate": learning_rate,
-        }
+        metrics = {name: total / num_updates for name, total in sums.items()}
+        return (
+            metrics
+            | policy_metrics
+            | {
+                "explained_variance": explained_variance(batch.values, batch.returns),
+                "learning_rate": learning_rate,
+            }
+        )
 
     def make_batch(self, rollout: Rollout) -> Batch:
         """Return the steps of a rollout one after the other, with advantages (batch_size,) and returns."""
@@ -232,8 +238,6 @@ class Agent:
         decay = config.gamma * config.gae_lambda * (1.0 - tf.cast(ends, tf.float32))
         advantages = discounted_sums(deltas, decay)  # (2)
         returns = advantages + values
-        if config.normalize_advantages:
-            advantages = normalize(advantages)
         actions = flatten(rollout.actions)
         log_probs = self.distribution.log_prob(self.actor(observations), actions)
         return Batch(observations, actions, *map(flatten, (advantages, returns)), log_probs, flatten(values))
@@ -241,18 +245,16 @@ class Agent:
     def improve_policy(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Take one natural gradient step of the policy, as far as the trust region allows."""
         config = self.config
-        old_parameters = to_vector(self.variables)
+        old_parameters = to_vector(self.actor.trainable_variables)
         old_outputs = self.actor(batch.observations)
         with tf.GradientTape() as tape:
             old_surrogate = self.surrogate(batch)
-        gradient = to_vector(tape.gradient(old_surrogate, self.variables))
-
-        def fisher_vector_product(vector):
-            return self.fisher_vector_product(batch.observations, vector)
-
-        direction, residual = conjugate_gradients(fisher_vector_product, gradient, config.cg_iterations)
-        curvature = tf.reduce_sum(direction * fisher_vector_product(direction))
-        full_step = tf.sqrt(2.0 * config.target_kl / tf.maximum(curvature, 1e-8)) * direction
+        gradient = to_vector(tape.gradient(old_surrogate, self.actor.trainable_variables))
+        direction, residual = self.conjugate_gradients(batch.observations, gradient)
+        curvature = tf.reduce_sum(
+            direction * (gradient - residual)
+        )  # xᵀ F x, since F x = gradient − residual
+        full_step = tf.sqrt(2.0 * config.target_kl / tf.maximum(curvature, 1e-20)) * direction
 
         fraction, improvement, kl, accepted = 1.0, 0.0, 0.0, False
         for k in tf.range(config.line_search_steps):
@@ -260,7 +262,7 @@ class Agent:
             self.set_parameters(old_parameters + fraction * full_step)  # (6)
             improvement = self.surrogate(batch) - old_surrogate
             kl = tf.reduce_mean(self.distribution.kl(old_outputs, self.actor(batch.observations)))  # (4)
-            accepted = improvement > 0.0 and kl <= config.target_kl  # false too where one is not a number
+            accepted = improvement > 0.0 and kl <= config.target_kl  # false, too, if one is not a number
             if accepted:
                 break
         if not accepted:
@@ -270,62 +272,68 @@ class Agent:
             "improvement": improvement,
             "kl": kl,
             "step_fraction": fraction,
-            "cg_residual": residual,
+            "cg_residual": tf.norm(residual),
             "entropy": tf.reduce_mean(self.distribution.entropy(old_outputs)),
-            "grad_norm": tf.norm(gradient),
         }
 
     def surrogate(self, batch: Batch) -> tf.Tensor:
-        """Return L, what the new policy is expected to gain over the old one."""
+        """Return L, what the actor as it is now is expected to gain over the one of the rollout."""
+        advantages = batch.advantages
+        if self.config.normalize_advantages:
+            advantages = normalize(advantages)
         log_probs = self.distribution.log_prob(self.actor(batch.observations), batch.actions)
-        return tf.reduce_mean(tf.exp(log_probs - batch.log_probs) * batch.advantages)  # (3)
+        return tf.reduce_mean(tf.exp(log_probs - batch.log_probs) * advantages)  # (3)
+
+    def conjugate_gradients(self, observations: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Solve F x = b, without ever making the matrix F; return x and the residual b − F x."""
+        x, residual, direction = tf.zeros_like(b), b, b
+        square = tf.reduce_sum(tf.square(residual))
+        for _ in tf.range(self.config.cg_iterations):
+            image = self.fisher_vector_product(observations, direction)
+            length = square / tf.maximum(tf.reduce_sum(direction * image), 1e-20)
+            x += length * direction
+            residual -= length * image
+            last_square, square = square, tf.reduce_sum(tf.square(residual))
+            direction = residual + square / tf.maximum(last_square, 1e-20) * direction
+        return x, residual
 
     def fisher_vector_product(self, observations: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-        """Return F times `vector` (parameters,), without ever making F."""
+        """Return F times `vector` (parameters,): the second derivative of the KL divergence, at 0."""
+        variables = self.actor.trainable_variables
         old_outputs = self.actor(observations)
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
                 kl = tf.reduce_mean(self.distribution.kl(old_outputs, self.actor(observations)))
-            slope = tf.reduce_sum(to_vector(inner.gradient(kl, self.variables)) * vector)
-        return to_vector(outer.gradient(slope, self.variables)) + self.config.cg_damping * vector  # (5)
+            slope = tf.reduce_sum(to_vector(inner.gradient(kl, variables)) * vector)
+        return to_vector(outer.gradient(slope, variables)) + self.config.cg_damping * vector  # (5)
 
     def set_parameters(self, vector: tf.Tensor) -> None:
         """Set the actor's parameters θ to those of `vector` (parameters,)."""
-        sizes = [math.prod(variable.shape) for variable in self.variables]
-        for variable, values in zip(self.variables, tf.split(vector, sizes)):
+        variables = self.actor.trainable_variables
+        for variable, values in zip(variables, tf.split(vector, [math.prod(v.shape) for v in variables])):
             variable.assign(tf.reshape(values, variable.shape))
 
-    def fit_critic(self, observations: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
-        """Take one gradient step of the critic on a minibatch (minibatch_size, ...); return its loss."""
+    def learn(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """Take one gradient step of the critic on a minibatch (minibatch_size, ...)."""
+        config = self.config
         with tf.GradientTape() as tape:
-            errors = tf.square(self.critic(observations)[:, 0] - returns)
+            values = self.critic(batch.observations)[:, 0]
+            errors = tf.square(values - batch.returns)
             value_loss = 0.5 * tf.reduce_mean(errors)
-        gradients = tape.gradient(value_loss, self.critic.trainable_variables)
+        gradients = tape.gradient(value_loss, self.variables)
         grad_norm = tf.linalg.global_norm(gradients)
-        shrink = tf.minimum(1.0, self.config.max_grad_norm / grad_norm)
+        shrink = tf.minimum(1.0, config.max_grad_norm / grad_norm)
         self.optimizer.apply([shrink * gradient for gradient in gradients])
-        return value_loss
+
+        return {
+            "value_loss": value_loss,
+            "grad_norm": grad_norm,
+        }
 
 
 def to_vector(tensors: list[tf.Tensor]) -> tf.Tensor:
     """Return tensors of any shapes as one vector."""
     return tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)
-
-
-def conjugate_gradients(product: Callable, b: tf.Tensor, iterations: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Solve A x = b for x, given `product` (v -> A v), with A positive definite; return x and |A x − b|."""
-    x = tf.zeros_like(b)
-    residual = direction = b
-    square = tf.reduce_sum(tf.square(residual))
-    for _ in tf.range(iterations):
-        image = product(direction)
-        length = square / tf.maximum(tf.reduce_sum(direction * image), 1e-20)
-        x += length * direction
-        residual -= length * image
-        next_square = tf.reduce_sum(tf.square(residual))
-        direction = residual + next_square / tf.maximum(square, 1e-20) * direction
-        square = next_square
-    return x, tf.sqrt(square)
 
 
 def flatten(field: tf.Tensor) -> tf.Tensor:
@@ -364,7 +372,6 @@ def train(config: Config) -> Result:
         optimizer=agent.optimizer,
         reward_scaling=agent.reward_scaling,
         rng=agent.rng,
-        shuffling=agent.shuffling,
     )
     agent.numpy_actor.refresh()
 
