@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from common.quiet import without_chatter
+import gymnasium as gym
 import numpy as np
 
 with without_chatter():
@@ -108,6 +109,13 @@ class GaussianHead(keras.layers.Layer):
         return super().get_config() | own
 
 
+def policy_head(action_space: gym.Space) -> tuple[int, GaussianHead | None]:
+    """Return how many outputs the network of a policy needs for `action_space`, and the layer after them."""
+    if isinstance(action_space, gym.spaces.Discrete):
+        return int(action_space.n), None
+    return action_space.shape[0], GaussianHead(action_space.low, action_space.high)
+
+
 class NumpyNetwork:
     """A copy of a stack of Dense layers that answers in about 10 µs, where a Keras model takes 150 to 1,700.
 
@@ -166,3 +174,46 @@ class NumpyNetwork:
         raise TypeError(
             f"NumpyNetwork cannot copy {layer}: it knows Dense (linear, relu, tanh), Flatten and Rescaling"
         )
+
+
+class NumpyPolicy:
+    """Acts with a NumPy copy of an actor: a Categorical policy over Discrete actions, a Gaussian over Box.
+
+    The actor's outputs are logits (batch, n), or means and log standard deviations (batch, 2 n). Noise is
+    drawn apart from the actions, because one call for a whole rollout costs as much as one for a step.
+
+    Args:
+        actor: a Keras model that `NumpyNetwork` can copy.
+        action_space: Discrete, or Box of one axis.
+    """
+
+    def __init__(self, actor: keras.Model, action_space: gym.Space):
+        self.actor = NumpyNetwork(actor)
+        self.discrete = isinstance(action_space, gym.spaces.Discrete)
+        self.size = int(action_space.n) if self.discrete else action_space.shape[0]
+        self.low, self.high = (None, None) if self.discrete else (action_space.low, action_space.high)
+
+    def refresh(self) -> None:
+        """Copy the actor's weights as they are now."""
+        self.actor.refresh()
+
+    def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
+        """Draw noise (*shape, size): what makes an action a sample, Gumbel or normal."""
+        if self.discrete:
+            return rng.gumbel(size=(*shape, self.size))
+        return rng.standard_normal((*shape, self.size), np.float32)
+
+    def sample(self, observations: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
+        """Return actions for observations (batch, ...), unclipped; without noise (0) the likeliest ones."""
+        outputs = self.actor(observations)
+        if self.discrete:
+            return np.argmax(outputs + noise, axis=-1)  # the Gumbel-max trick
+        return outputs[:, : self.size] + np.exp(outputs[:, self.size :]) * noise
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """Return actions within the bounds of their space, as the environment must get them."""
+        return actions if self.discrete else np.minimum(np.maximum(actions, self.low), self.high)
+
+    def best(self, observations: np.ndarray) -> np.ndarray:
+        """Return the likeliest actions within the bounds."""
+        return self.clip(self.sample(observations, 0.0))

@@ -2,8 +2,12 @@
 
 from typing import NamedTuple
 
+from common.quiet import without_chatter
 import gymnasium as gym
 import numpy as np
+
+with without_chatter():
+    import tensorflow as tf
 
 
 class Rollout(NamedTuple):
@@ -55,3 +59,21 @@ class RolloutBuffer:
         for array, value in zip(self.rollout, values):
             array[row] = value
         self.position = (row + 1) % self.num_steps
+
+
+def flatten(field):
+    """Return a tensor (num_steps, num_envs, ...) as (num_steps * num_envs, ...)."""
+    return tf.reshape(field, (-1, *field.shape[2:]))
+
+
+def explained_variance(values, returns, weights=1.0):
+    """Return 1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for one that is constant.
+
+    All arguments are (batch_size,); rows of weight 0 do not count.
+    """
+    weights = weights * tf.ones_like(values)
+
+    def variance(x):
+        return tf.nn.weighted_moments(x, 0, weights)[1]
+
+    return 1.0 - variance(returns - values) / (variance(returns) + 1e-8)

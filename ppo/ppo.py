@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.envs import make_env, make_envs, play, true_next_observations
-from common.networks import GaussianHead, NumpyNetwork, mlp
+from common.networks import NumpyPolicy, mlp, policy_head
 from common.normalization import RewardScaling, RunningNormalization
-from common.rollout import Rollout, RolloutBuffer
+from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten
 from common.run import Fraction, NonNegative, Positive, PositiveInt, Result, Run, RunConfig, main
 import gymnasium as gym
 import keras
@@ -80,61 +80,6 @@ class Config(RunConfig):
     """Units of the hidden layers (paper: 64, 64)."""
 
 
-class Categorical:
-    """A policy over Discrete actions; the outputs of its actor are the logits (batch, n)."""
-
-    def __init__(self, action_space: gym.spaces.Discrete):
-        self.size = int(action_space.n)
-        self.head = None
-
-    def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        return rng.gumbel(size=(*shape, self.size))
-
-    def sample(self, logits: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        return np.argmax(logits + noise, axis=-1)  # the Gumbel-max trick; without noise, the mode
-
-    def for_environment(self, actions: np.ndarray) -> np.ndarray:
-        return actions
-
-    def log_prob(self, logits: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.one_hot(actions, self.size) * tf.nn.log_softmax(logits), axis=-1)
-
-    def entropy(self, logits: tf.Tensor) -> tf.Tensor:
-        return -tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), axis=-1)
-
-
-class Gaussian:
-    """A policy over Box actions: independent normals; its actor's outputs are (batch, mean and log_std)."""
-
-    def __init__(self, action_space: gym.spaces.Box):
-        self.low, self.high = action_space.low, action_space.high
-        self.size = len(self.low)
-        self.head = GaussianHead(self.low, self.high)
-
-    def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        return rng.standard_normal((*shape, self.size), np.float32)
-
-    def sample(self, outputs: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        return outputs[:, : self.size] + np.exp(outputs[:, self.size :]) * noise  # without noise, the mean
-
-    def for_environment(self, actions: np.ndarray) -> np.ndarray:
-        return np.minimum(np.maximum(actions, self.low), self.high)  # what is learned from stays unclipped
-
-    def log_prob(self, outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        mean, log_std = tf.split(outputs, 2, axis=-1)
-        squares = tf.square((actions - mean) / tf.exp(log_std))
-        return -0.5 * tf.reduce_sum(squares + 2.0 * log_std + math.log(2.0 * math.pi), axis=-1)
-
-    def entropy(self, outputs: tf.Tensor) -> tf.Tensor:
-        _, log_std = tf.split(outputs, 2, axis=-1)
-        return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
-
-
-def make_distribution(action_space: gym.Space) -> Categorical | Gaussian:
-    """Return the kind of policy that serves `action_space`."""
-    return (Categorical if isinstance(action_space, gym.spaces.Discrete) else Gaussian)(action_space)
-
-
 class Batch(NamedTuple):
     """What is learned from, (batch_size, ...): the steps of a rollout, and what was made of them."""
 
@@ -146,37 +91,35 @@ class Batch(NamedTuple):
     values: tf.Tensor
 
 
-METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-
-
 class Agent:
     """The actor π(a|s; θ), the critic V, and the update of both from a rollout."""
 
+    METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.Space, config: Config):
         self.config = config
-        self.distribution = make_distribution(action_space)
         self.normalizer = RunningNormalization() if config.normalize_observations else None
         self.reward_scaling = RewardScaling(config.num_envs, config.gamma)
-        network = {
-            "input_shape": observation_space.shape,
-            "hidden_sizes": config.hidden_sizes,
+        options = {
             "activation": "tanh",
             "initializer": lambda: keras.initializers.Orthogonal(math.sqrt(2.0)),
             "output_initializer": keras.initializers.Orthogonal,
             "normalizer": self.normalizer,
         }
-        outputs, head = self.distribution.size, self.distribution.head
-        self.actor = mlp(**network, output_size=outputs, output_scale=0.01, head=head, name="actor")
-        self.critic = mlp(**network, output_size=1, name="critic")
+        shape, (size, head) = observation_space.shape, policy_head(action_space)
+        self.actor = mlp(
+            shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
+        )
+        self.critic = mlp(shape, config.hidden_sizes, 1, name="critic", **options)
         self.variables = self.actor.trainable_variables + self.critic.trainable_variables
         self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-5)
         self.optimizer.build(self.variables)
-        self.numpy_actor = NumpyNetwork(self.actor)
+        self.numpy_policy = NumpyPolicy(self.actor, action_space)
         self.rng = np.random.default_rng(config.seed)
 
     def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Draw actions (num_envs, ...) for observations (num_envs, ...); the environment may clip them."""
-        return self.distribution.sample(self.numpy_actor(observations), noise)
+        """Draw actions (num_envs, ...) for observations (num_envs, ...); nothing clips them here."""
+        return self.numpy_policy.sample(observations, noise)
 
     @tf.function(jit_compile=True)
     def update(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -194,7 +137,7 @@ class Agent:
         order = tf.argsort(tf.random.stateless_uniform((config.num_epochs, len(batch.returns)), seed))
         order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
 
-        sums, num_updates = dict.fromkeys(METRICS, 0.0), 0.0
+        sums, num_updates = dict.fromkeys(self.METRICS, 0.0), 0.0
         for rows in tf.reshape(order, (-1, minibatch_size)):
             metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
             sums = {name: sums[name] + metrics[name] for name in sums}
@@ -226,7 +169,7 @@ class Agent:
         advantages = discounted_sums(deltas, decay)  # (2)
         returns = advantages + values
         actions = flatten(rollout.actions)
-        log_probs = self.distribution.log_prob(self.actor(observations), actions)
+        log_probs = log_prob(self.actor(observations), actions)
         return Batch(observations, actions, *map(flatten, (advantages, returns)), log_probs, flatten(values))
 
     def learn(self, batch: Batch) -> dict[str, tf.Tensor]:
@@ -237,11 +180,11 @@ class Agent:
             advantages = normalize(advantages)
         with tf.GradientTape() as tape:
             outputs = self.actor(batch.observations)
-            log_ratio = self.distribution.log_prob(outputs, batch.actions) - batch.log_probs
+            log_ratio = log_prob(outputs, batch.actions) - batch.log_probs
             ratio = tf.exp(log_ratio)  # (3)
             clipped_ratio = tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip)
             policy_loss = -tf.reduce_mean(tf.minimum(ratio * advantages, clipped_ratio * advantages))  # (4)
-            entropy = tf.reduce_mean(self.distribution.entropy(outputs))
+            entropy = tf.reduce_mean(entropies(outputs, batch.actions))
             values = self.critic(batch.observations)[:, 0]
             moved = tf.clip_by_value(values - batch.values, -config.value_clip, config.value_clip)
             errors = tf.square(values - batch.returns)
@@ -265,9 +208,21 @@ class Agent:
         }
 
 
-def flatten(field: tf.Tensor) -> tf.Tensor:
-    """Return (num_steps, num_envs, ...) as (num_steps * num_envs, ...)."""
-    return tf.reshape(field, (-1, *field.shape[2:]))
+def log_prob(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Return log π(a|s): of logits for Discrete actions, of means and log deviations for Box actions."""
+    if actions.dtype.is_integer:
+        return -tf.nn.sparse_softmax_cross_entropy_with_logits(actions, outputs)
+    mean, log_std = tf.split(outputs, 2, axis=-1)
+    squares = tf.square((actions - mean) / tf.exp(log_std))
+    return -0.5 * tf.reduce_sum(squares + 2.0 * log_std + math.log(2.0 * math.pi), axis=-1)
+
+
+def entropies(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Return the entropy of π(·|s), for outputs as above; of the actions only the dtype matters."""
+    if actions.dtype.is_integer:
+        return -tf.reduce_sum(tf.nn.softmax(outputs) * tf.nn.log_softmax(outputs), axis=-1)
+    _, log_std = tf.split(outputs, 2, axis=-1)
+    return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
 
 
 def discounted_sums(terms: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
@@ -282,19 +237,13 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
     return (x - tf.reduce_mean(x)) / (tf.math.reduce_std(x) + 1e-8)
 
 
-def explained_variance(values: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
-    """Return 1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for one that is constant."""
-    return 1.0 - tf.math.reduce_variance(returns - values) / (tf.math.reduce_variance(returns) + 1e-8)
-
-
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
     run = Run(config, "ppo")
     envs = make_envs(config.env_id, "ppo", config.num_envs, config.seed, async_envs=config.async_envs)
-    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
-    buffer = RolloutBuffer(
-        config.num_steps, config.num_envs, envs.single_observation_space, envs.single_action_space
-    )
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = Agent(*spaces, config)
+    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     run.checkpoint(
         actor=agent.actor,
         critic=agent.critic,
@@ -302,25 +251,24 @@ def train(config: Config) -> Result:
         reward_scaling=agent.reward_scaling,
         rng=agent.rng,
     )
-    agent.numpy_actor.refresh()
+    agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seed)
     rollout_steps = config.num_envs * config.num_steps
     for global_step in run.steps(rollout_steps):
-        noise = agent.distribution.noise(agent.rng, config.num_steps, config.num_envs)
+        noise = agent.numpy_policy.noise(agent.rng, config.num_steps, config.num_envs)
         for step in range(config.num_steps):
             actions = agent.act(observations, noise[step])
-            next_observations, rewards, terminated, truncated, infos = envs.step(
-                agent.distribution.for_environment(actions)
-            )
-            final_observations = true_next_observations(next_observations, infos)
-            buffer.add(observations, actions, rewards, final_observations, terminated, truncated)
+            clipped_actions = agent.numpy_policy.clip(actions)  # for the environment alone
+            next_observations, rewards, terminated, truncated, infos = envs.step(clipped_actions)
+            arrived_at = true_next_observations(next_observations, infos)
+            buffer.add(observations, actions, rewards, arrived_at, terminated, truncated)
             observations = next_observations
             run.record(infos)
 
         progress = (global_step - rollout_steps) / config.total_timesteps
         metrics = agent.update(buffer.rollout, np.array(progress, np.float32))
-        agent.numpy_actor.refresh()
+        agent.numpy_policy.refresh()
         run.log(**metrics)
 
     envs.close()
@@ -328,15 +276,10 @@ def train(config: Config) -> Result:
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
-    """Return the undiscounted returns (eval_episodes,) of the likeliest action: without noise."""
-    actor = NumpyNetwork(model)
+    """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
     with make_env(config.env_id, "ppo") as env:
-        distribution = make_distribution(env.action_space)
-
-    def policy(observations):
-        return distribution.for_environment(distribution.sample(actor(observations), noise=0.0))
-
-    return play(policy, config, "ppo", folder)
+        policy = NumpyPolicy(model, env.action_space)
+    return play(policy.best, config, "ppo", folder)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.envs import make_env, make_envs, play, true_next_observations
-from common.networks import GaussianHead, NumpyNetwork, mlp
+from common.networks import NumpyPolicy, mlp, policy_head
 from common.normalization import RewardScaling, RunningNormalization
-from common.rollout import Rollout, RolloutBuffer
+from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten
 from common.run import Fraction, NonNegative, Positive, PositiveInt, Result, Run, RunConfig, main
 import gymnasium as gym
 import keras
@@ -74,61 +74,6 @@ class Config(RunConfig):
     """Units of the hidden layers (paper: 64, 64)."""
 
 
-class Categorical:
-    """A policy over Discrete actions; the outputs of its actor are the logits (batch, n)."""
-
-    def __init__(self, action_space: gym.spaces.Discrete):
-        self.size = int(action_space.n)
-        self.head = None
-
-    def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        return rng.gumbel(size=(*shape, self.size))
-
-    def sample(self, logits: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        return np.argmax(logits + noise, axis=-1)  # the Gumbel-max trick; without noise, the mode
-
-    def for_environment(self, actions: np.ndarray) -> np.ndarray:
-        return actions
-
-    def log_prob(self, logits: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.one_hot(actions, self.size) * tf.nn.log_softmax(logits), axis=-1)
-
-    def entropy(self, logits: tf.Tensor) -> tf.Tensor:
-        return -tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), axis=-1)
-
-
-class Gaussian:
-    """A policy over Box actions: independent normals; its actor's outputs are (batch, mean and log_std)."""
-
-    def __init__(self, action_space: gym.spaces.Box):
-        self.low, self.high = action_space.low, action_space.high
-        self.size = len(self.low)
-        self.head = GaussianHead(self.low, self.high)
-
-    def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        return rng.standard_normal((*shape, self.size), np.float32)
-
-    def sample(self, outputs: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        return outputs[:, : self.size] + np.exp(outputs[:, self.size :]) * noise  # without noise, the mean
-
-    def for_environment(self, actions: np.ndarray) -> np.ndarray:
-        return np.minimum(np.maximum(actions, self.low), self.high)  # what is learned from stays unclipped
-
-    def log_prob(self, outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        mean, log_std = tf.split(outputs, 2, axis=-1)
-        squares = tf.square((actions - mean) / tf.exp(log_std))
-        return -0.5 * tf.reduce_sum(squares + 2.0 * log_std + math.log(2.0 * math.pi), axis=-1)
-
-    def entropy(self, outputs: tf.Tensor) -> tf.Tensor:
-        _, log_std = tf.split(outputs, 2, axis=-1)
-        return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
-
-
-def make_distribution(action_space: gym.Space) -> Categorical | Gaussian:
-    """Return the kind of policy that serves `action_space`."""
-    return (Categorical if isinstance(action_space, gym.spaces.Discrete) else Gaussian)(action_space)
-
-
 class Batch(NamedTuple):
     """What is learned from, (batch_size, ...): the steps of a rollout, and what was made of them."""
 
@@ -145,29 +90,28 @@ class Agent:
 
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.Space, config: Config):
         self.config = config
-        self.distribution = make_distribution(action_space)
         self.normalizer = RunningNormalization() if config.normalize_observations else None
         self.reward_scaling = RewardScaling(config.num_envs, config.gamma)
-        network = {
-            "input_shape": observation_space.shape,
-            "hidden_sizes": config.hidden_sizes,
+        options = {
             "activation": "tanh",
             "initializer": lambda: keras.initializers.Orthogonal(math.sqrt(2.0)),
             "output_initializer": keras.initializers.Orthogonal,
             "normalizer": self.normalizer,
         }
-        outputs, head = self.distribution.size, self.distribution.head
-        self.actor = mlp(**network, output_size=outputs, output_scale=0.01, head=head, name="actor")
-        self.critic = mlp(**network, output_size=1, name="critic")
+        shape, (size, head) = observation_space.shape, policy_head(action_space)
+        self.actor = mlp(
+            shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
+        )
+        self.critic = mlp(shape, config.hidden_sizes, 1, name="critic", **options)
         self.variables = self.actor.trainable_variables + self.critic.trainable_variables
         self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-5)
         self.optimizer.build(self.variables)
-        self.numpy_actor = NumpyNetwork(self.actor)
+        self.numpy_policy = NumpyPolicy(self.actor, action_space)
         self.rng = np.random.default_rng(config.seed)
 
     def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Draw actions (num_envs, ...) for observations (num_envs, ...); the environment may clip them."""
-        return self.distribution.sample(self.numpy_actor(observations), noise)
+        """Draw actions (num_envs, ...) for observations (num_envs, ...); nothing clips them here."""
+        return self.numpy_policy.sample(observations, noise)
 
     @tf.function(jit_compile=True)
     def update(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -212,9 +156,8 @@ class Agent:
             advantages = normalize(advantages, batch.finished)
         with tf.GradientTape() as tape:
             outputs = self.actor(batch.observations)
-            log_probs = self.distribution.log_prob(outputs, batch.actions)
-            policy_loss = -mean(log_probs * advantages, batch.finished)  # (3)
-            entropy = mean(self.distribution.entropy(outputs), batch.finished)
+            policy_loss = -mean(log_prob(outputs, batch.actions) * advantages, batch.finished)  # (3)
+            entropy = mean(entropies(outputs, batch.actions), batch.finished)
             values = self.critic(batch.observations)[:, 0]
             errors = tf.square(values - batch.returns)
             value_loss = 0.5 * mean(errors, batch.finished)
@@ -233,9 +176,21 @@ class Agent:
         }
 
 
-def flatten(field: tf.Tensor) -> tf.Tensor:
-    """Return (num_steps, num_envs, ...) as (num_steps * num_envs, ...)."""
-    return tf.reshape(field, (-1, *field.shape[2:]))
+def log_prob(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Return log π(a|s): of logits for Discrete actions, of means and log deviations for Box actions."""
+    if actions.dtype.is_integer:
+        return -tf.nn.sparse_softmax_cross_entropy_with_logits(actions, outputs)
+    mean, log_std = tf.split(outputs, 2, axis=-1)
+    squares = tf.square((actions - mean) / tf.exp(log_std))
+    return -0.5 * tf.reduce_sum(squares + 2.0 * log_std + math.log(2.0 * math.pi), axis=-1)
+
+
+def entropies(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Return the entropy of π(·|s), for outputs as above; of the actions only the dtype matters."""
+    if actions.dtype.is_integer:
+        return -tf.reduce_sum(tf.nn.softmax(outputs) * tf.nn.log_softmax(outputs), axis=-1)
+    _, log_std = tf.split(outputs, 2, axis=-1)
+    return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
 
 
 def discounted_sums(terms: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
@@ -256,21 +211,13 @@ def normalize(x: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
     return centered / (tf.sqrt(mean(tf.square(centered), where)) + 1e-8)
 
 
-def explained_variance(values: tf.Tensor, returns: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Return 1 − Var(R − V) / Var(R): 1 for a perfect baseline, 0 for one that is constant."""
-    errors = returns - values
-    unexplained = mean(tf.square(errors - mean(errors, where)), where)
-    return 1.0 - unexplained / (mean(tf.square(returns - mean(returns, where)), where) + 1e-8)
-
-
 def train(config: Config) -> Result:
     """Train, evaluate, and leave a run folder."""
     run = Run(config, "reinforce")
     envs = make_envs(config.env_id, "reinforce", config.num_envs, config.seed, async_envs=config.async_envs)
-    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
-    buffer = RolloutBuffer(
-        config.num_steps, config.num_envs, envs.single_observation_space, envs.single_action_space
-    )
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = Agent(*spaces, config)
+    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     run.checkpoint(
         actor=agent.actor,
         critic=agent.critic,
@@ -278,25 +225,24 @@ def train(config: Config) -> Result:
         reward_scaling=agent.reward_scaling,
         rng=agent.rng,
     )
-    agent.numpy_actor.refresh()
+    agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seed)
     rollout_steps = config.num_envs * config.num_steps
     for global_step in run.steps(rollout_steps):
-        noise = agent.distribution.noise(agent.rng, config.num_steps, config.num_envs)
+        noise = agent.numpy_policy.noise(agent.rng, config.num_steps, config.num_envs)
         for step in range(config.num_steps):
             actions = agent.act(observations, noise[step])
-            next_observations, rewards, terminated, truncated, infos = envs.step(
-                agent.distribution.for_environment(actions)
-            )
-            final_observations = true_next_observations(next_observations, infos)
-            buffer.add(observations, actions, rewards, final_observations, terminated, truncated)
+            clipped_actions = agent.numpy_policy.clip(actions)  # for the environment alone
+            next_observations, rewards, terminated, truncated, infos = envs.step(clipped_actions)
+            arrived_at = true_next_observations(next_observations, infos)
+            buffer.add(observations, actions, rewards, arrived_at, terminated, truncated)
             observations = next_observations
             run.record(infos)
 
         progress = (global_step - rollout_steps) / config.total_timesteps
         metrics = agent.update(buffer.rollout, np.array(progress, np.float32))
-        agent.numpy_actor.refresh()
+        agent.numpy_policy.refresh()
         run.log(**metrics)
 
     envs.close()
@@ -304,15 +250,10 @@ def train(config: Config) -> Result:
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
-    """Return the undiscounted returns (eval_episodes,) of the likeliest action: without noise."""
-    actor = NumpyNetwork(model)
+    """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
     with make_env(config.env_id, "reinforce") as env:
-        distribution = make_distribution(env.action_space)
-
-    def policy(observations):
-        return distribution.for_environment(distribution.sample(actor(observations), noise=0.0))
-
-    return play(policy, config, "reinforce", folder)
+        policy = NumpyPolicy(model, env.action_space)
+    return play(policy.best, config, "reinforce", folder)
 
 
 if __name__ == "__main__":
