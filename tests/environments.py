@@ -60,6 +60,17 @@ class Counter(gym.Env):
         return np.full(space.shape, value, space.dtype)
 
 
+class Bandit(OneState):
+    """One step an episode: action 1 pays 1, every other action 0."""
+
+    def __init__(self):
+        super().__init__("terminated", 1)
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float(action == 1), terminated, truncated, info
+
+
 class Odd(Counter):
     """A Counter with an observation space that no script serves."""
 
@@ -72,15 +83,22 @@ _ACTIONS_FROM_5 = gym.spaces.Discrete(3, start=5)
 _DISCRETE = gym.spaces.Discrete(5, start=7)
 _IMAGE = gym.spaces.Box(0, 255, (4, 3), np.uint8)
 _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32))
+_ACTIONS_INFINITE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+_ACTIONS_HALF_INFINITE = gym.spaces.Box(
+    np.array([1.0, -np.inf, -2.0], np.float32), np.array([np.inf, 0.5, 2.0], np.float32)
+)
 
 for name, entry_point, options in [
     ("Truncating-v0", OneState, {"ends": "truncated"}),
     ("Terminating-v0", OneState, {"ends": "terminated", "length": 1}),
     ("Counter-v0", Counter, {}),
+    ("Bandit-v0", Bandit, {}),
     ("ActionsFrom5-v0", Counter, {"action_space": _ACTIONS_FROM_5}),
     ("DiscreteObservation-v0", Counter, {"observation_space": _DISCRETE}),
     ("Image-v0", Counter, {"observation_space": _IMAGE}),
     ("BoxActions-v0", Counter, {"action_space": _ACTIONS_BOX}),
+    ("InfiniteActions-v0", Counter, {"action_space": _ACTIONS_INFINITE}),
+    ("HalfInfiniteActions-v0", Counter, {"action_space": _ACTIONS_HALF_INFINITE}),
     ("NanReward-v0", Counter, {"bad": "reward"}),
     ("InfObservation-v0", Counter, {"bad": "observation"}),
     ("DictObservation-v0", Odd, {}),

@@ -148,14 +148,11 @@ class Agent:
         if self.normalizer:  # not before: the rollout was made with the statistics as they were
             self.normalizer.update(batch.observations)
         metrics = {name: total / num_updates for name, total in sums.items()}
-        return (
-            metrics
-            | policy_metrics
-            | {
-                "explained_variance": explained_variance(batch.values, batch.returns),
-                "learning_rate": learning_rate,
-            }
-        )
+        metrics |= policy_metrics
+        return metrics | {
+            "explained_variance": explained_variance(batch.values, batch.returns),
+            "learning_rate": learning_rate,
+        }
 
     def make_batch(self, rollout: Rollout) -> Batch:
         """Return the steps of a rollout one after the other, with advantages (batch_size,) and returns."""
@@ -186,9 +183,7 @@ class Agent:
             old_surrogate = self.surrogate(batch)
         gradient = to_vector(tape.gradient(old_surrogate, self.actor.trainable_variables))
         direction, residual = self.conjugate_gradients(batch, gradient)
-        curvature = tf.reduce_sum(
-            direction * (gradient - residual)
-        )  # xᵀ F x, since F x = gradient − residual
+        curvature = tf.reduce_sum(direction * (gradient - residual))  # xᵀ F x: F x is b − residual
         full_step = tf.sqrt(2.0 * config.target_kl / tf.maximum(curvature, 1e-20)) * direction
 
         fraction, improvement, kl, accepted = 1.0, 0.0, 0.0, False
@@ -196,9 +191,7 @@ class Agent:
             fraction = config.backtrack_coefficient ** tf.cast(k, tf.float32)
             self.set_parameters(old_parameters + fraction * full_step)  # (6)
             improvement = self.surrogate(batch) - old_surrogate
-            kl = tf.reduce_mean(
-                divergences(old_outputs, self.actor(batch.observations), batch.actions)
-            )  # (4)
+            kl = divergence(old_outputs, self.actor(batch.observations), batch.actions)  # (4)
             accepted = improvement > 0.0 and kl <= config.target_kl  # false, too, if one is not a number
             if accepted:
                 break
@@ -240,7 +233,7 @@ class Agent:
         old_outputs = self.actor(batch.observations)
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
-                kl = tf.reduce_mean(divergences(old_outputs, self.actor(batch.observations), batch.actions))
+                kl = divergence(old_outputs, self.actor(batch.observations), batch.actions)
             slope = tf.reduce_sum(to_vector(inner.gradient(kl, variables)) * vector)
         return to_vector(outer.gradient(slope, variables)) + self.config.cg_damping * vector  # (5)
 
@@ -290,13 +283,14 @@ def entropies(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
 
 
-def divergences(old: tf.Tensor, new: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-    """Return KL(π_old(·|s) ‖ π_new(·|s)), for outputs as above."""
+def divergence(old: tf.Tensor, new: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Return the mean of KL(π_old(·|s) ‖ π_new(·|s)) over the states, for outputs as above."""
     if actions.dtype.is_integer:
-        return tf.reduce_sum(tf.nn.softmax(old) * (tf.nn.log_softmax(old) - tf.nn.log_softmax(new)), axis=-1)
+        log_ratio = tf.nn.log_softmax(old) - tf.nn.log_softmax(new)
+        return tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(old) * log_ratio, axis=-1))
     (old_mean, old_log_std), (mean, log_std) = tf.split(old, 2, axis=-1), tf.split(new, 2, axis=-1)
-    squares = tf.exp(2.0 * old_log_std) + tf.square(old_mean - mean)
-    return tf.reduce_sum(log_std - old_log_std + 0.5 * squares / tf.exp(2.0 * log_std) - 0.5, axis=-1)
+    squares = (tf.exp(2.0 * old_log_std) + tf.square(old_mean - mean)) / tf.exp(2.0 * log_std)
+    return tf.reduce_mean(tf.reduce_sum(log_std - old_log_std + 0.5 * squares - 0.5, axis=-1))
 
 
 def discounted_sums(terms: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
