@@ -4,7 +4,7 @@
 
 While a script trains with its defaults, every `--every` steps its actor plays episodes without noise from
 fresh first states s_0. The critic promises Q(s_0, μ(s_0)) (of TD3, the first critic, which the actor
-follows); the policy gets Σ γ^t r_t. Writes overestimation_td3.csv and overestimation_td3.png, means over seeds.
+follows); the policy gets Σ γ^t r_t. Writes overestimation_td3.csv and .png, means over seeds.
 """
 
 import csv

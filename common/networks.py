@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from common.errors import UserError
 from common.quiet import without_chatter
+import gymnasium as gym
 import numpy as np
 
 with without_chatter():
@@ -21,6 +22,8 @@ def mlp(
     initializer: Callable[[], keras.Initializer] = keras.initializers.GlorotUniform,
     output_initializer: Callable[[], keras.Initializer] | None = None,
     output_scale: float = 1.0,
+    normalizer: keras.Layer | None = None,
+    head: keras.Layer | None = None,
     name: str | None = None,
 ) -> keras.Sequential:
     """A multi-layer perceptron (batch, *input_shape) -> (batch, output_size) with a linear output.
@@ -34,9 +37,13 @@ def mlp(
             initializer shared between layers gives them equal weights.
         output_initializer: the same for the output layer; `initializer` if None.
         output_scale: factor on the output layer's first weights (0.01 makes a policy start near uniform).
+        normalizer: a layer in front of all others; networks may share it.
+        head: a layer after the linear output.
         name: of the model.
     """
     layers = [keras.Input(input_shape)]
+    if normalizer is not None:
+        layers.append(normalizer)
     if len(input_shape) > 1 or output_size is None:  # without an output there must be some layer
         layers.append(keras.layers.Flatten())
     layers += [
@@ -45,9 +52,11 @@ def mlp(
     if output_size is None:
         return keras.Sequential(layers, name=name)
     layers.append(keras.layers.Dense(output_size, kernel_initializer=(output_initializer or initializer)()))
+    output = layers[-1]
+    if head is not None:
+        layers.append(head)
     model = keras.Sequential(layers, name=name)
-    kernel = model.layers[-1].kernel
-    kernel.assign(output_scale * kernel)
+    output.kernel.assign(output_scale * output.kernel)
     return model
 
 
@@ -143,13 +152,74 @@ class CompiledNetwork:
         return self._call(np.asarray(inputs, np.float32)).numpy()
 
 
+@keras.saving.register_keras_serializable("common")
+class GaussianHead(keras.layers.Layer):
+    """Means (batch, n) -> means and log standard deviations (batch, 2 n) of a diagonal Gaussian policy.
+
+    The deviation does not depend on the state: `log_std` is a weight of this layer, and so trained and saved
+    with the model. Where both bounds of an action are finite, the policy starts in the middle of them, and
+    means and deviations are in units of half their range: one set of hyperparameters serves torques of ±0.1
+    and of ±100. Nothing is squashed or clipped.
+
+    Args:
+        low: lower bounds (n,) of the actions; may be -inf.
+        high: upper bounds (n,) of the actions; may be inf.
+        initial_log_std: log standard deviation to begin with, in the units above.
+    """
+
+    def __init__(self, low: Sequence[float], high: Sequence[float], initial_log_std: float = 0.0, **options):
+        super().__init__(**options)
+        self.low, self.high = [float(x) for x in low], [float(x) for x in high]
+        self.initial_log_std = initial_log_std
+        low, high = np.array(self.low), np.array(self.high)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self.center = np.where(bounded, (low + high) / 2, np.clip(0.0, low, high)).astype(np.float32)
+        self.scale = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
+
+    def build(self, input_shape):
+        initializer = keras.initializers.Constant(self.initial_log_std)
+        self.log_std = self.add_weight(shape=input_shape[1:], initializer=initializer, name="log_std")
+
+    def call(self, inputs):
+        """Return the means and, beside them, the log standard deviations."""
+        mean = self.center + self.scale * inputs
+        log_std = self.log_std + np.log(self.scale)
+        return keras.ops.concatenate([mean, keras.ops.broadcast_to(log_std, keras.ops.shape(mean))], axis=-1)
+
+    def numpy_step(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The layer as a function of NumPy arrays, with `log_std` as it is."""
+        log_std = self.log_std.value.numpy() + np.log(self.scale)
+        size = len(log_std)
+
+        def gaussian_head(x):
+            outputs = np.empty((len(x), 2 * size), np.float32)
+            np.multiply(x, self.scale, out=outputs[:, :size])
+            outputs[:, :size] += self.center
+            outputs[:, size:] = log_std
+            return outputs
+
+        return gaussian_head
+
+    def get_config(self):
+        own = {"low": self.low, "high": self.high, "initial_log_std": self.initial_log_std}
+        return super().get_config() | own
+
+
+def policy_head(action_space: gym.Space) -> tuple[int, GaussianHead | None]:
+    """Return how many outputs the network of a policy needs for `action_space`, and the layer after them."""
+    if isinstance(action_space, gym.spaces.Discrete):
+        return int(action_space.n), None
+    return action_space.shape[0], GaussianHead(action_space.low, action_space.high)
+
+
 class NumpyNetwork:
     """A copy of a stack of Dense layers that answers in about 10 µs, where a Keras model takes 150 to 1,700.
 
     Acting is one such call per environment step. The copy stays as it is until `refresh()`.
 
     Args:
-        model: a Keras model whose layers form a chain of Dense, Activation, Flatten and Rescaling, or of such.
+        model: a Keras model whose layers form a chain: Dense, Activation, Flatten, Rescaling, layers with
+            a method `numpy_step` (the layer as a function of NumPy arrays), or such chains.
 
     Raises:
         TypeError: for a layer of another kind, or an activation not listed in `ACTIVATIONS`.
@@ -182,6 +252,8 @@ class NumpyNetwork:
     def _step(self, layer: keras.Layer) -> Callable[[np.ndarray], np.ndarray]:
         if isinstance(layer, keras.Sequential):
             return NumpyNetwork(layer)
+        if hasattr(layer, "numpy_step"):
+            return layer.numpy_step()
         if isinstance(layer, keras.layers.Flatten):
             return lambda x: x.reshape(len(x), -1)
         if isinstance(layer, keras.layers.Rescaling):
@@ -203,3 +275,46 @@ class NumpyNetwork:
             f"NumpyNetwork cannot copy {layer}: it knows Dense and Activation (linear, relu, tanh), Flatten"
             " and Rescaling"
         )
+
+
+class NumpyPolicy:
+    """Acts with a NumPy copy of an actor: a Categorical policy over Discrete actions, a Gaussian over Box.
+
+    The actor's outputs are logits (batch, n), or means and log standard deviations (batch, 2 n). Noise is
+    drawn apart from the actions, because one call for a whole rollout costs as much as one for a step.
+
+    Args:
+        actor: a Keras model that `NumpyNetwork` can copy.
+        action_space: Discrete, or Box of one axis.
+    """
+
+    def __init__(self, actor: keras.Model, action_space: gym.Space):
+        self.actor = NumpyNetwork(actor)
+        self.discrete = isinstance(action_space, gym.spaces.Discrete)
+        self.size = int(action_space.n) if self.discrete else action_space.shape[0]
+        self.low, self.high = (None, None) if self.discrete else (action_space.low, action_space.high)
+
+    def refresh(self) -> None:
+        """Copy the actor's weights as they are now."""
+        self.actor.refresh()
+
+    def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
+        """Draw noise (*shape, size): what makes an action a sample, Gumbel or normal."""
+        if self.discrete:
+            return rng.gumbel(size=(*shape, self.size))
+        return rng.standard_normal((*shape, self.size), np.float32)
+
+    def sample(self, observations: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
+        """Return actions for observations (batch, ...), unclipped; without noise (0) the likeliest ones."""
+        outputs = self.actor(observations)
+        if self.discrete:
+            return np.argmax(outputs + noise, axis=-1)  # the Gumbel-max trick
+        return outputs[:, : self.size] + np.exp(outputs[:, self.size :]) * noise
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """Return actions within the bounds of their space, as the environment must get them."""
+        return actions if self.discrete else np.minimum(np.maximum(actions, self.low), self.high)
+
+    def best(self, observations: np.ndarray) -> np.ndarray:
+        """Return the likeliest actions within the bounds."""
+        return self.clip(self.sample(observations, 0.0))

@@ -568,7 +568,8 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray],
         discrete = isinstance(model, np.ndarray) and hasattr(observations, "n")
         needed_inputs = (int(observations.n),) if discrete else observations.shape
         needed_outputs = int(actions.n) if hasattr(actions, "n") else int(np.prod(actions.shape))
-        if (inputs, outputs) != (needed_inputs, needed_outputs):
+        gaussian = 0 if hasattr(actions, "n") else 2 * needed_outputs  # a mean and a deviation each
+        if inputs != needed_inputs or outputs not in (needed_outputs, gaussian):
             raise UserError(
                 f"{path} maps {inputs} to ({outputs},), and {config.env_id} needs {needed_inputs} to"
                 f" ({needed_outputs},): give the --env-id it was trained on"

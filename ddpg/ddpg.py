@@ -97,7 +97,7 @@ class Agent:
         self.critic_optimizer.build(self.critic_variables)
         self.numpy_actor = NumpyNetwork(self.actor)
         self.noise = np.zeros((config.num_envs, num_actions), np.float32)
-        self.rng = np.random.default_rng(config.seed)
+        self.rng = np.random.default_rng([config.seed, 2])
 
     def act(self, observations: np.ndarray, *, random: bool) -> np.ndarray:
         """Choose actions (num_envs, num_actions): uniformly random ones, or the actor's and noise."""
@@ -126,8 +126,8 @@ class Agent:
         """Take one step of the critic on a minibatch (batch_size, ...)."""
         next_actions = self.target_actor(batch.next_observations)
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
-        continues = 1.0 - tf.cast(batch.terminated, tf.float32)
-        td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
+        not_terminated = 1.0 - tf.cast(batch.terminated, tf.float32)
+        td_target = batch.rewards + self.config.gamma * not_terminated * next_q_values  # (2)
 
         with tf.GradientTape() as tape:
             q_values = q_values_of(self.critic, batch.observations, batch.actions)
@@ -183,12 +183,12 @@ def train(config: Config) -> Result:
     )
     agent.numpy_actor.refresh()
 
-    observations, _ = envs.reset(seed=run.env_seed)
+    observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
         actions = agent.act(observations, random=global_step <= config.learning_starts)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
-        arrived_at = true_next_observations(next_observations, infos)
-        buffer.add(observations, actions, rewards, arrived_at, terminated)
+        true_next = true_next_observations(next_observations, infos)
+        buffer.add(observations, actions, rewards, true_next, terminated)
         observations = next_observations
         agent.noise[terminated | truncated] = 0.0  # each episode has a noise process of its own
         run.record(infos)

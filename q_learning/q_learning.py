@@ -105,16 +105,16 @@ def train(config: Config) -> Result:
     agent = Agent(envs.single_observation_space, envs.single_action_space, config)
     run.checkpoint(q_table=agent.q_table, means=agent.means, rng=agent.rng)
 
-    observations, _ = envs.reset(seed=run.env_seed)
+    observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
         progress = min(1.0, global_step / config.total_timesteps)
         explored = min(1.0, progress / config.exploration_fraction)
         epsilon = config.start_epsilon + explored * (config.end_epsilon - config.start_epsilon)
         actions = agent.act(observations, epsilon)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
-        arrived_at = true_next_observations(next_observations, infos)
+        true_next = true_next_observations(next_observations, infos)
         agent.learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
-        metrics = agent.update(observations, actions, rewards, arrived_at, terminated)
+        metrics = agent.update(observations, actions, rewards, true_next, terminated)
         observations = next_observations
         run.record(infos)
         run.log(epsilon=epsilon, **metrics)

@@ -106,7 +106,7 @@ class Agent:
         self.numpy_actor = NumpyNetwork(self.actor)
         self.noise = np.zeros((config.num_envs, num_actions), np.float32)
         self.smoothing = tf.random.Generator.from_seed(config.seed)
-        self.rng = np.random.default_rng(config.seed)
+        self.rng = np.random.default_rng([config.seed, 2])
 
     def act(self, observations: np.ndarray, *, random: bool) -> np.ndarray:
         """Choose actions (num_envs, num_actions): uniformly random ones, or the actor's and noise."""
@@ -141,8 +141,8 @@ class Agent:
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
         next_q_values_2 = q_values_of(self.target_critic_2, batch.next_observations, next_actions)
         next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller of twins
-        continues = 1.0 - tf.cast(batch.terminated, tf.float32)
-        td_target = batch.rewards + self.config.gamma * continues * next_q_values  # (2)
+        not_terminated = 1.0 - tf.cast(batch.terminated, tf.float32)
+        td_target = batch.rewards + self.config.gamma * not_terminated * next_q_values  # (2)
 
         with tf.GradientTape() as tape:
             q_values = q_values_of(self.critic, batch.observations, batch.actions)
@@ -204,12 +204,12 @@ def train(config: Config) -> Result:
     )
     agent.numpy_actor.refresh()
 
-    observations, _ = envs.reset(seed=run.env_seed)
+    observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
         actions = agent.act(observations, random=global_step <= config.learning_starts)
         next_observations, rewards, terminated, truncated, infos = envs.step(actions)
-        arrived_at = true_next_observations(next_observations, infos)
-        buffer.add(observations, actions, rewards, arrived_at, terminated)
+        true_next = true_next_observations(next_observations, infos)
+        buffer.add(observations, actions, rewards, true_next, terminated)
         observations = next_observations
         agent.noise[terminated | truncated] = 0.0  # each episode has a noise process of its own
         run.record(infos)

@@ -14,6 +14,10 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*/*.py") if path.stem == path.
 
 SHORT = {  # options that make a run of a script short, yet long enough to learn, log and checkpoint
     "q_learning": "--total-timesteps 1500",
+    "reinforce": "--total-timesteps 1600 --num-envs 2 --num-steps 100",
+    "a2c": "--total-timesteps 1600 --num-envs 4 --num-steps 10",
+    "trpo": "--total-timesteps 1600 --num-envs 2 --num-steps 50 --num-minibatches 2",
+    "ppo": "--total-timesteps 1600 --num-envs 2 --num-steps 50 --num-minibatches 2",
     "dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "double_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "dueling_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",

@@ -94,6 +94,17 @@ class Quadratic(gym.Env):
         return np.ones(1, np.float32), -float(np.square(action - self.best).sum()), True, False, {}
 
 
+class Bandit(OneState):
+    """One step an episode: action 1 pays 1, every other action 0."""
+
+    def __init__(self):
+        super().__init__("terminated", 1)
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float(action == 1), terminated, truncated, info
+
+
 class Odd(Counter):
     """A Counter with an observation space that no script serves."""
 
@@ -107,14 +118,18 @@ _DISCRETE = gym.spaces.Discrete(5, start=7)
 _IMAGE = gym.spaces.Box(0, 255, (4, 3), np.uint8)
 _UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32))
-_UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 _ACTIONS_TABLE = gym.spaces.Box(-0.1, 0.3, (2, 3), np.float64)
+_ACTIONS_INFINITE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+_ACTIONS_HALF_INFINITE = gym.spaces.Box(
+    np.array([1.0, -np.inf, -2.0], np.float32), np.array([np.inf, 0.5, 2.0], np.float32)
+)
 
 for name, entry_point, options in [
     ("Truncating-v0", OneState, {"ends": "truncated"}),
     ("Terminating-v0", OneState, {"ends": "terminated", "length": 1}),
     ("StartThenStay-v0", StartThenStay, {}),
     ("Counter-v0", Counter, {}),
+    ("Bandit-v0", Bandit, {}),
     ("ActionsFrom5-v0", Counter, {"action_space": _ACTIONS_FROM_5}),
     ("DiscreteObservation-v0", Counter, {"observation_space": _DISCRETE}),
     ("Image-v0", Counter, {"observation_space": _IMAGE}),
@@ -122,9 +137,10 @@ for name, entry_point, options in [
     ("BoxActions-v0", Counter, {"action_space": _ACTIONS_BOX}),
     ("TruncatingBox-v0", OneState, {"ends": "truncated", "action_space": _ACTIONS_BOX}),
     ("TerminatingBox-v0", OneState, {"ends": "terminated", "length": 1, "action_space": _ACTIONS_BOX}),
-    ("Unbounded-v0", Counter, {"action_space": _UNBOUNDED}),
     ("Shapes-v0", Counter, {"action_space": _ACTIONS_TABLE, "observation_space": _IMAGE}),
     ("Quadratic-v0", Quadratic, {}),
+    ("InfiniteActions-v0", Counter, {"action_space": _ACTIONS_INFINITE}),
+    ("HalfInfiniteActions-v0", Counter, {"action_space": _ACTIONS_HALF_INFINITE}),
     ("NanReward-v0", Counter, {"bad": "reward"}),
     ("InfObservation-v0", Counter, {"bad": "observation"}),
     ("InfFinalObservation-v0", Counter, {"bad": "observation", "length": 2}),

@@ -237,7 +237,7 @@ def test_several_environments_at_once(tmp_path):
 
 @pytest.mark.parametrize("name", ["ddpg", "td3"])
 def test_actions_it_cannot_choose_are_told_in_one_line(name, module, tmp_path):
-    for env_id, words in (("CartPole-v1", "dqn"), ("tests.environments:Unbounded-v0", "ppo")):
+    for env_id, words in (("CartPole-v1", "dqn"), ("tests.environments:InfiniteActions-v0", "ppo")):
         with pytest.raises(UserError, match=words) as error:
             module(name).train(module(name).Config(env_id=env_id, runs_dir=str(tmp_path)))
         assert "\n" not in str(error.value)

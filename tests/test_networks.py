@@ -1,7 +1,7 @@
 """The network builders, and the NumPy copies that act."""
 
 from common.errors import UserError
-from common.networks import NETWORKS, CompiledNetwork, NumpyNetwork, cnn, fast_copy, lstm, mlp
+from common.networks import NETWORKS, CompiledNetwork, GaussianHead, NumpyNetwork, cnn, fast_copy, lstm, mlp
 import keras
 import numpy as np
 import pytest
@@ -133,3 +133,18 @@ def test_numpy_copy_of_a_chain_in_a_chain():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), inner])
     inputs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), atol=1e-6)
+
+
+def test_gaussian_head_is_in_units_of_the_bounds(tmp_path):
+    low, high = [-1.0, 2.0, -np.inf, 3.0], [3.0, 10.0, np.inf, np.inf]
+    model = mlp((4,), (8,), 4, output_scale=0.0, head=GaussianHead(low, high, initial_log_std=-1.0))
+    inputs = np.ones((2, 4), np.float32)
+    mean, log_std = np.split(model(inputs).numpy(), 2, axis=-1)
+    np.testing.assert_allclose(mean, [[1.0, 6.0, 0.0, 3.0]] * 2)  # the middle, or the nearest to 0
+    np.testing.assert_allclose(np.exp(log_std + 1.0), [[2.0, 4.0, 1.0, 1.0]] * 2, rtol=1e-6)
+    for weights in model.trainable_variables:
+        weights.assign(weights + np.linspace(0.1, 0.5, np.prod(weights.shape)).reshape(weights.shape))
+    assert any("log_std" in weights.name for weights in model.trainable_variables)
+    np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), rtol=1e-5)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(inputs), model(inputs))
