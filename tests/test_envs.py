@@ -145,7 +145,7 @@ def test_bins_have_one_index_a_cell():
     assert bins.observation(np.array([np.inf, -np.inf])) == seen[2, 0]
     assert bins.observation(np.array([3.0, 4.0])) == seen[2, 3]
     assert bins.observation(np.array([1.0, 2.0])) == seen[1, 2]
-    with pytest.raises(UserError, match="NaN"):
+    with pytest.raises(UserError, match="not a number"):
         bins.observation(np.array([np.nan, 0.0]))
 
 
