@@ -54,7 +54,7 @@ class Config(RunConfig):
     """Share τ of the online network in a target update: 1 copies it (paper), less moves softly."""
     target_network_frequency: PositiveInt = 100
     """Updates C between target updates (paper: 10,000); updates, not environment steps."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
