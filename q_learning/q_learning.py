@@ -34,7 +34,7 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete actions."""
-    total_timesteps: PositiveInt = 300_000
+    total_timesteps: PositiveInt = 200_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Fraction = 0.2
     """Step size α at the first step; 1 is right where nothing is random."""

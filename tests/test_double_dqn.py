@@ -30,7 +30,8 @@ def test_the_choice_is_made_observation_by_observation():
     config = Config(hidden_sizes=(8,), gamma=0.9, loss="squared", learning_rate=1e-9)
     agent = Agent(OBSERVATIONS, gym.spaces.Discrete(2), config)
     rng = np.random.default_rng(1)
-    agent.target_network.set_weights([rng.normal(size=w.shape) for w in agent.target_network.get_weights()])
+    for network in (agent.q_network, agent.target_network):
+        network.set_weights([rng.normal(size=weights.shape) for weights in network.get_weights()])
     batches = random_batches(num_batches=1, batch_size=256)
     online, target = (
         network(batches.next_observations[0]).numpy() for network in (agent.q_network, agent.target_network)
