@@ -1,0 +1,113 @@
+"""The deep value scripts on frames and on sequences: they run, and save what plays."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from tests.conftest import run_script
+
+DEEP = ["dqn", "double_dqn", "dueling_dqn"]
+SHORT = {"total_timesteps": 300, "learning_starts": 100, "train_frequency": 50, "gradient_steps": 2}
+
+
+def train_with_its_buffer(script, monkeypatch, **options):
+    """Train a script, and return its result and its replay buffer."""
+    module, buffers = importlib.import_module(f"{script}.{script}"), []
+
+    class Kept(module.ReplayBuffer):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            buffers.append(self)
+
+    monkeypatch.setattr(module, "ReplayBuffer", Kept)
+    config = module.Config(**SHORT | options)
+    return config, module.train(config), *buffers
+
+
+def test_pong_smoke(tmp_path, monkeypatch):
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    config, result, buffer = train_with_its_buffer(
+        "dqn",
+        monkeypatch,
+        env_id="ALE/Pong-v5",
+        network="cnn",
+        frame_stack=4,
+        hidden_sizes=(32,),
+        clip_rewards=True,
+        terminal_on_life_loss=True,
+        buffer_size=10_000,
+        batch_size=8,
+        eval_episodes=0,
+        runs_dir=str(tmp_path),
+    )
+    assert result.model.input_shape == (None, 4, 84, 84, 1)
+    assert len(buffer) == 300 and buffer.frames.written <= 300 + 2
+    assert buffer.nbytes / config.buffer_size < 8_070  # a transition; 56,461 if both stacks were kept
+    batch = buffer.sample(1, 32)
+    assert batch.observations.shape == (1, 32, 4, 84, 84, 1) and batch.observations.dtype == np.uint8
+    np.testing.assert_array_equal(batch.observations[0, :, 1:], batch.next_observations[0, :, :-1])
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_minatar_smoke(script, tmp_path, monkeypatch):
+    pytest.importorskip("minatar")
+    config, result, buffer = train_with_its_buffer(
+        script,
+        monkeypatch,
+        env_id="MinAtar/Breakout-v1",
+        network="cnn",
+        hidden_sizes=(16, 16),
+        num_envs=2,
+        eval_episodes=2,
+        runs_dir=str(tmp_path),
+    )
+    assert result.model.input_shape == (None, 10, 10, 4)
+    assert len(buffer) == 300 and set(np.unique(buffer.sample(1, 50).observations)) == {0, 255}
+    evaluate = importlib.import_module(f"{script}.{script}").evaluate
+    np.testing.assert_array_equal(evaluate(result.model, config), result.evaluation_returns)
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_a_sequence_is_trained_on_and_its_model_plays(script, tmp_path):
+    options = [
+        "--env-id",
+        "HiddenVelocityCartPole-v1",
+        "--network",
+        "lstm",
+        "--frame-stack",
+        "4",
+        "--hidden-sizes",
+        "8",
+        "8",
+    ]
+    short = [
+        "--total-timesteps",
+        "300",
+        "--learning-starts",
+        "100",
+        "--train-frequency",
+        "50",
+        "--gradient-steps",
+        "2",
+    ]
+    process = run_script(tmp_path, script, *options, *short, "--eval-episodes", 3)
+    assert process.returncode == 0, process.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    again = run_script(tmp_path, script, "--evaluate", folder / "model.keras")
+    assert again.stdout.splitlines()[-1] == process.stdout.splitlines()[-1], again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--network cnn", "error: --network cnn needs images"),
+        ("--network lstm", "error: --network lstm reads a sequence: give --frame-stack"),
+        ("--terminal-on-life-loss", "error: --terminal-on-life-loss needs an ALE game"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(options, words, tmp_path):
+    process = run_script(tmp_path, "dqn", *options.split())
+    assert process.returncode == 2 and words in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
