@@ -22,7 +22,7 @@ class RunningNormalization(keras.layers.Layer):
     EPSILON = 1e-8
 
     def __init__(self, clip: float = 10.0, **options):
-        super().__init__(trainable=False, **options)
+        super().__init__(**options)
         self.clip = clip
 
     def build(self, input_shape):

@@ -154,8 +154,7 @@ class Agent:
 
     def make_batch(self, rollout: Rollout) -> Batch:
         """Return the steps of a rollout one after the other, with advantages (batch_size,) and returns."""
-        config = self.config
-        shape = rollout.rewards.shape
+        config, shape = self.config, rollout.rewards.shape
         observations = tf.cast(flatten(rollout.observations), tf.float32)
         next_observations = tf.cast(flatten(rollout.next_observations), tf.float32)
         terminated = tf.cast(rollout.terminated, tf.float32)
@@ -244,13 +243,8 @@ def train(config: Config) -> Result:
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
-    run.checkpoint(
-        actor=agent.actor,
-        critic=agent.critic,
-        optimizer=agent.optimizer,
-        reward_scaling=agent.reward_scaling,
-        rng=agent.rng,
-    )
+    networks = {"actor": agent.actor, "critic": agent.critic}
+    run.checkpoint(**networks, optimizer=agent.optimizer, reward_scaling=agent.reward_scaling, rng=agent.rng)
     agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seeds)
@@ -272,7 +266,7 @@ def train(config: Config) -> Result:
         run.log(**metrics)
 
     envs.close()
-    return run.finish(agent.actor, {"actor": agent.actor, "critic": agent.critic}, evaluate)
+    return run.finish(agent.actor, networks, evaluate)
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:

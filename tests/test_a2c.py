@@ -35,7 +35,7 @@ def test_gradient_against_finite_differences(actions, monkeypatch):
 
 
 def test_a_first_step_of_rmsprop():
-    """Mnih et al. 2016, section 4.5: g ← 0.99 g + 0.01 Δ², θ ← θ − η Δ / √(g + ε)."""
+    """Mnih et al. 2016, section 4: g ← 0.99 g + 0.01 Δ², θ ← θ − η Δ / √(g + ε)."""
     agent = make_agent(a2c, learning_rate=0.01, epsilon=0.1, max_grad_norm=float("inf"))
     batch = agent.make_batch(random_rollout())
     bias = agent.critic.trainable_variables[-1]
