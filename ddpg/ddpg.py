@@ -57,7 +57,7 @@ class Config(RunConfig):
     buffer_size: PositiveInt = 200_000
     """Transitions that the replay buffer holds (paper: 1,000,000)."""
     gamma: Fraction = 0.98
-    """Discount γ (paper: 0.99)."""
+    """Discount γ (paper: 0.99; RL Zoo has 0.98 for Pendulum)."""
     tau: Fraction = 0.005
     """Share τ of the online networks in a target update (paper: 0.001)."""
     batch_size: PositiveInt = 256

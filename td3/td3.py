@@ -51,23 +51,23 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 10_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
-    """Step size of the actor's Adam (paper: 1e-4)."""
+    """Step size of the actor's Adam (paper: 1e-3)."""
     critic_learning_rate: Positive = 1e-3
-    """Step size of the critic's Adam (paper: 1e-3)."""
+    """Step size of the critics' Adam (paper: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Transitions that the replay buffer holds (paper: 1,000,000)."""
+    """Transitions that the replay buffer holds (paper: all there are)."""
     gamma: Fraction = 0.98
-    """Discount γ (paper: 0.99)."""
+    """Discount γ (paper: 0.99; RL Zoo has 0.98 for Pendulum)."""
     tau: Fraction = 0.005
-    """Share τ of the online networks in a target update (paper: 0.001)."""
+    """Share τ of the online networks in a target update (paper: 0.005)."""
     batch_size: PositiveInt = 256
-    """Transitions in a minibatch (paper: 64)."""
+    """Transitions in a minibatch (paper: 100)."""
     exploration_noise: NonNegative = 0.1
-    """Scale σ of the exploration noise, in half ranges of the action (paper: 0.2)."""
+    """Scale σ of the exploration noise, in half ranges of the action (paper: 0.1)."""
     noise_reversion: Fraction = 1.0
-    """Share θ that the noise loses in a step: 1 is white noise, 0.15 the paper's Ornstein–Uhlenbeck."""
+    """Share θ that the noise loses in a step: 1 is white noise (paper), less Ornstein–Uhlenbeck."""
     learning_starts: NonNegativeInt = 1_000
-    """Steps of uniformly random actions before the first update."""
+    """Steps of uniformly random actions before the first update (paper: 1,000 or 10,000)."""
     policy_frequency: PositiveInt = 2
     """Updates d of the critics for one of the actor and the targets (paper: 2)."""
     policy_noise: NonNegative = 0.2
@@ -79,7 +79,7 @@ class Config(RunConfig):
     gradient_steps: PositiveInt = 50
     """Updates in one such call (paper: 1)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic (paper: 400, 300)."""
+    """Units of the hidden layers of actor and critics (paper: 400, 300)."""
 
 
 class Agent:
