@@ -142,7 +142,7 @@ class Agent:
         next_actions = tf.clip_by_value(next_actions, self.low, self.high)  # (6)
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
         next_q_values_2 = q_values_of(self.target_critic_2, batch.next_observations, next_actions)
-        next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller of twins
+        next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller one
         not_terminated = 1.0 - tf.cast(batch.terminated, tf.float32)
         td_target = batch.rewards + self.config.gamma * not_terminated * next_q_values  # (2)
 
