@@ -354,10 +354,13 @@ def _play_together(policy: Policy, envs: Sequence[gym.Env], seeds: Sequence[int]
     returns = np.zeros(len(seeds))
     running = list(range(len(seeds)))
     observations = [envs[k].reset(seed=seeds[k])[0] for k in running]
+    space = envs[0].action_space
     for step in itertools.count(1):
         if not running:
             break
         actions = policy(np.stack(observations))
+        if isinstance(space, gym.spaces.Box):  # an action at its bound may be a rounding error beyond it
+            actions = np.clip(actions, space.low, space.high)
         still_running, observations = [], []
         for k, action in zip(running, actions, strict=True):
             observation, reward, terminated, truncated, _ = envs[k].step(action)

@@ -41,6 +41,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ALGORITHM = "ddpg"
+
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
@@ -57,7 +59,7 @@ class Config(RunConfig):
     buffer_size: PositiveInt = 200_000
     """Transitions that the replay buffer holds (paper: 1,000,000)."""
     gamma: Fraction = 0.98
-    """Discount γ (paper: 0.99)."""
+    """Discount γ (paper: 0.99; RL Zoo has 0.98 for Pendulum)."""
     tau: Fraction = 0.005
     """Share τ of the online networks in a target update (paper: 0.001)."""
     batch_size: PositiveInt = 256
@@ -166,12 +168,12 @@ def q_values_of(critic: keras.Model, observations: tf.Tensor, actions: tf.Tensor
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, "ddpg")
-    envs = make_envs(config.env_id, "ddpg", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
-    run.checkpoint(
+    run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
         actor=agent.actor,
         critic=agent.critic,
         target_actor=agent.target_actor,
@@ -181,7 +183,7 @@ def train(config: Config) -> Result:
         rng=agent.rng,
         buffer=buffer,
     )
-    agent.numpy_actor.refresh()
+    agent.numpy_actor.refresh()  # a resumed run has just read other weights
 
     observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
@@ -205,8 +207,8 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the actor without noise."""
-    return play(NumpyNetwork(model), config, "ddpg", folder)
+    return play(NumpyNetwork(model), config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "ddpg")
+    main(Config, train, evaluate, ALGORITHM)

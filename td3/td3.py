@@ -41,6 +41,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ALGORITHM = "td3"
+
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
@@ -51,23 +53,23 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 10_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
-    """Step size of the actor's Adam (paper: 1e-4)."""
+    """Step size of the actor's Adam (paper: 1e-3)."""
     critic_learning_rate: Positive = 1e-3
-    """Step size of the critic's Adam (paper: 1e-3)."""
+    """Step size of the critics' Adam (paper: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Transitions that the replay buffer holds (paper: 1,000,000)."""
+    """Transitions that the replay buffer holds (paper: all there are)."""
     gamma: Fraction = 0.98
-    """Discount γ (paper: 0.99)."""
+    """Discount γ (paper: 0.99; RL Zoo has 0.98 for Pendulum)."""
     tau: Fraction = 0.005
-    """Share τ of the online networks in a target update (paper: 0.001)."""
+    """Share τ of the online networks in a target update (paper: 0.005)."""
     batch_size: PositiveInt = 256
-    """Transitions in a minibatch (paper: 64)."""
+    """Transitions in a minibatch (paper: 100)."""
     exploration_noise: NonNegative = 0.1
-    """Scale σ of the exploration noise, in half ranges of the action (paper: 0.2)."""
+    """Scale σ of the exploration noise, in half ranges of the action (paper: 0.1)."""
     noise_reversion: Fraction = 1.0
-    """Share θ that the noise loses in a step: 1 is white noise, 0.15 the paper's Ornstein–Uhlenbeck."""
+    """Share θ that the noise loses in a step: 1 is white noise (paper), less Ornstein–Uhlenbeck."""
     learning_starts: NonNegativeInt = 1_000
-    """Steps of uniformly random actions before the first update."""
+    """Steps of uniformly random actions before the first update (paper: 1,000 or 10,000)."""
     policy_frequency: PositiveInt = 2
     """Updates d of the critics for one of the actor and the targets (paper: 2)."""
     policy_noise: NonNegative = 0.2
@@ -79,7 +81,7 @@ class Config(RunConfig):
     gradient_steps: PositiveInt = 50
     """Updates in one such call (paper: 1)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic (paper: 400, 300)."""
+    """Units of the hidden layers of actor and critics (paper: 400, 300)."""
 
 
 class Agent:
@@ -140,7 +142,7 @@ class Agent:
         next_actions = tf.clip_by_value(next_actions, self.low, self.high)  # (6)
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
         next_q_values_2 = q_values_of(self.target_critic_2, batch.next_observations, next_actions)
-        next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller of twins
+        next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller one
         not_terminated = 1.0 - tf.cast(batch.terminated, tf.float32)
         td_target = batch.rewards + self.config.gamma * not_terminated * next_q_values  # (2)
 
@@ -184,12 +186,12 @@ def q_values_of(critic: keras.Model, observations: tf.Tensor, actions: tf.Tensor
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, "td3")
-    envs = make_envs(config.env_id, "td3", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
-    run.checkpoint(
+    run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
         actor=agent.actor,
         critic=agent.critic,
         critic_2=agent.critic_2,
@@ -202,7 +204,7 @@ def train(config: Config) -> Result:
         rng=agent.rng,
         buffer=buffer,
     )
-    agent.numpy_actor.refresh()
+    agent.numpy_actor.refresh()  # a resumed run has just read other weights
 
     observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
@@ -226,8 +228,8 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the actor without noise."""
-    return play(NumpyNetwork(model), config, "td3", folder)
+    return play(NumpyNetwork(model), config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "td3")
+    main(Config, train, evaluate, ALGORITHM)

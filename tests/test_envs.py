@@ -114,6 +114,20 @@ def test_play_counts_every_episode_once_from_seeds_of_its_own():
     assert len(set(first)) > 1
 
 
+@pytest.mark.parametrize("env_id", ["tests.environments:BoxActions-v0", "tests.environments:Shapes-v0"])
+def test_box_actions_have_one_axis_and_stay_in_their_bounds(env_id):
+    config = RunConfig(env_id=env_id, eval_episodes=2)
+    size = make_env(env_id, "ddpg").action_space.shape[0]
+    for action in (-100.0, 100.0):  # the environment asserts that they are of its space
+        play(lambda x, action=action: np.full((len(x), size), action, np.float32), config, "ddpg")
+
+
+def test_an_actor_that_scales_to_the_bounds_needs_bounds():
+    with pytest.raises(UserError, match="try reinforce, a2c, trpo, ppo"):
+        make_env("tests.environments:Unbounded-v0", "td3")
+    make_env("tests.environments:Unbounded-v0", "ppo")
+
+
 def test_processes_step_as_one_process_does():
     streams = []
     for async_envs in (False, True):
