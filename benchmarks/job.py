@@ -5,6 +5,8 @@ from contextlib import contextmanager
 import csv
 import dataclasses
 from datetime import datetime, timezone
+import functools
+import importlib
 from importlib.metadata import version
 import json
 import os
@@ -28,6 +30,9 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
 )
 
+NOT_OF_LEARNING = {"algorithm", "versions", "seed", "runs_dir", "log_frequency", "checkpoint_frequency"}
+NOT_OF_LEARNING |= {"save_model", "capture_video", "render", "track", "wandb_project", "resume", "evaluate"}
+
 
 @dataclasses.dataclass
 class Outcome:
@@ -38,7 +43,7 @@ class Outcome:
         returncode: of the process; 0 is a run that ended well.
         start_seconds: from the start of the process to the start of training: Python, TensorFlow, networks.
         whole_seconds: from the start of the process to its end, evaluation included.
-        total_timesteps: that the run was asked for.
+        options: that the run had, by name, as its config.json says.
         evaluation: mean and standard deviation of the greedy episodes' returns, None without any.
         rows: of metrics.csv, as (global_step, seconds, episodic_return, episodic_length); None where empty.
             Seconds count from the start of training.
@@ -49,7 +54,7 @@ class Outcome:
     returncode: int
     start_seconds: float = 0.0
     whole_seconds: float = 0.0
-    total_timesteps: int = 0
+    options: dict = dataclasses.field(default_factory=dict)
     evaluation: tuple[float, float] | None = None
     rows: list[tuple[int, float, float | None, float | None]] = dataclasses.field(default_factory=list)
     error: str = ""
@@ -110,7 +115,7 @@ def run_script(
         if outcome.returncode != 0:
             outcome.error = " | ".join(words[-3:]) or f"exit code {outcome.returncode}"
         if run_folder and (run_folder / "metrics.csv").exists():
-            outcome.total_timesteps = json.loads((run_folder / "config.json").read_text())["total_timesteps"]
+            outcome.options = of_learning(json.loads((run_folder / "config.json").read_text()))
             outcome.rows = read_metrics(run_folder / "metrics.csv")
     return outcome
 
@@ -122,6 +127,30 @@ def environment(threads: int) -> dict[str, str]:
     )  # `common` of this checkout
     limits = {name: str(threads) for name in THREAD_VARIABLES} if threads else {}
     return dict(os.environ) | {"PYTHONPATH": path} | limits
+
+
+def of_learning(options: dict) -> dict:
+    """The options that say how a run learns and is judged, without those that say what it leaves where."""
+    return {name: value for name, value in options.items() if name not in NOT_OF_LEARNING}
+
+
+@functools.cache
+def resolved(script: str, options: str) -> dict:
+    """All options of learning that a command line comes to with today's defaults; none if it is wrong."""
+    from common.run import parse
+
+    config_class = importlib.import_module(f"{script}.{script}").Config
+    try:
+        config = parse(config_class, shlex.split(options))
+    except SystemExit:
+        return {}
+    return of_learning(json.loads(json.dumps(dataclasses.asdict(config))))  # tuples as JSON gives them back
+
+
+def is_of(row: dict[str, str], options: dict) -> bool:
+    """Whether a row of results was made with these options; one that has been added since says nothing."""
+    made_with = json.loads(row["options"])
+    return bool(options) and all(options[name] == made_with[name] for name in options.keys() & made_with)
 
 
 def read_metrics(path: Path) -> list[tuple[int, float, float | None, float | None]]:

@@ -6,14 +6,15 @@
     python benchmarks/learning.py --ray 10.0.0.1:6379                  on a Ray cluster that is there
 
 A run that ended well leaves a row in benchmarks/results/learning/<script>__<env>.csv and its learning curve,
-thinned, in benchmarks/results/curves/. What has its row is not run again while its command stays the same, so
-that a session that was stopped goes on where it was. Runs that fail are listed at the end and tried again
-next time.
+thinned, in benchmarks/results/curves/. What has its row is not run again, unless settings.py or a default of
+the script has changed since, so that a session that was stopped goes on where it was. Runs that fail are
+listed at the end and tried again next time.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+import json
 import os
 from pathlib import Path
 import sys
@@ -97,7 +98,7 @@ def run_job(work: Job) -> dict:
         "seed": work.seed,
         "evaluation_mean": outcome.evaluation[0],
         "evaluation_std": outcome.evaluation[1],
-        "total_timesteps": outcome.total_timesteps,
+        "total_timesteps": outcome.options["total_timesteps"],
         "solved_step": reached[0] if reached else "",
         "solved_seconds": round(outcome.start_seconds + reached[1], 2) if reached else "",
         "whole_seconds": round(outcome.whole_seconds, 2),
@@ -106,6 +107,7 @@ def run_job(work: Job) -> dict:
         "machine": job.machine(),
         "date": job.today(),
         "command": outcome.command,
+        "options": json.dumps(outcome.options, separators=(",", ":")),
     }
     return {"row": row, "curve": thin(outcome, work.seed), "error": "", "command": outcome.command}
 
@@ -161,9 +163,9 @@ def plan(options: Options) -> list[Job]:
 
 
 def done(work: Job, results: Path) -> bool:
-    """Whether a row of the same command is there."""
-    command = f"python {work.script}/{work.script}.py {work.arguments}"
-    return any(row["command"] == command for row in job.read_csv(results / "learning" / work.file))
+    """Whether its row is there, of a run with the options that its command comes to today."""
+    rows = [row for row in job.read_csv(results / "learning" / work.file) if row["seed"] == str(work.seed)]
+    return any(job.is_of(row, job.resolved(work.script, work.arguments)) for row in rows)
 
 
 def on_this_machine(jobs: list[Job], workers: int) -> Iterator[tuple[Job, dict]]:

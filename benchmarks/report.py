@@ -22,6 +22,7 @@ from statistics import median
 from common.envs import SCRIPTS
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 import numpy as np
 from scipy import stats
 import tyro
@@ -114,10 +115,13 @@ def with_interval(values: list[float], statistic: Callable = np.mean) -> str:
 
 
 def runs(task: Task, results: Path) -> list[dict[str, str]]:
-    """The rows of a task whose command is still that of settings.py."""
-    jobs = [Job(task.script, task.env_id, seed, task.options) for seed in range(task.seeds)]
-    commands = {f"python {work.script}/{work.script}.py {work.arguments}" for work in jobs}
-    return [row for row in job.read_csv(results / "learning" / jobs[0].file) if row["command"] in commands]
+    """The rows of a task that were made with the options it has today."""
+    jobs = {str(seed): Job(task.script, task.env_id, seed, task.options) for seed in range(task.seeds)}
+    return [
+        row
+        for row in job.read_csv(results / "learning" / jobs["0"].file)
+        if row["seed"] in jobs and job.is_of(row, job.resolved(task.script, jobs[row["seed"]].arguments))
+    ]
 
 
 def middle(rows: list[dict[str, str]], column: str) -> str:
@@ -140,7 +144,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A markdown table, its numbers to the right."""
     if not rows:
         return "No results yet."
-    ruler = ["---" if index == 0 else "---:" for index in range(len(header))]
+    numbers = [all(re.match(r"[-–\d]", row[place]) for row in rows) for place in range(len(header))]
+    ruler = ["---:" if number else "---" for number in numbers]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ruler, *rows])
 
 
@@ -349,7 +354,8 @@ def curves(task: Task, results: Path, x: str) -> tuple[np.ndarray, np.ndarray] |
             by_seed[row["seed"]].append((float(row[x]), float(row["episodic_return"])))
     if not by_seed:
         return None
-    grid = np.linspace(
+    spaced = np.geomspace if x == "global_step" else np.linspace
+    grid = spaced(
         max(points[0][0] for points in by_seed.values()),
         median(points[-1][0] for points in by_seed.values()),
         60,
@@ -379,6 +385,10 @@ def draw_learning(results: Path, x: str) -> Figure | None:
         if env_id in BARS:
             axes.axhline(BARS[env_id], color="#808890", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_title(env_id)
+        if x == "global_step":  # what one script learns in is the first tenth of another's run
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_minor_formatter("")
         axes.set_xlabel("environment steps" if x == "global_step" else "seconds from the command")
     for axes in list(grid)[len(panels) :]:
         axes.set_axis_off()

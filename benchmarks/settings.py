@@ -20,6 +20,15 @@ BARS = {  # mean return of 100 greedy episodes from which a task counts as solve
 
 PAPERS = {
     "dqn": "[Mnih et al. 2015](https://doi.org/10.1038/nature14236)",
+    "double_dqn": "[van Hasselt et al. 2016](https://arxiv.org/abs/1509.06461)",
+    "dueling_dqn": "[Wang et al. 2016](https://arxiv.org/abs/1511.06581)",
+    "q_learning": "[Watkins & Dayan 1992](https://doi.org/10.1007/BF00992698)",
+    "reinforce": "[Williams 1992](https://doi.org/10.1007/BF00992696)",
+    "a2c": "[Mnih et al. 2016](https://arxiv.org/abs/1602.01783)",
+    "trpo": "[Schulman et al. 2015](https://arxiv.org/abs/1502.05477)",
+    "ppo": "[Schulman et al. 2017](https://arxiv.org/abs/1707.06347)",
+    "ddpg": "[Lillicrap et al. 2016](https://arxiv.org/abs/1509.02971)",
+    "td3": "[Fujimoto et al. 2018](https://arxiv.org/abs/1802.09477)",
 }
 
 
@@ -43,7 +52,16 @@ class Task:
 
 
 TASKS = [
+    Task("q_learning", "CartPole-v1", seeds=10),
     Task("dqn", "CartPole-v1", seeds=10),
+    Task("double_dqn", "CartPole-v1", seeds=10),
+    Task("dueling_dqn", "CartPole-v1", seeds=10),
+    Task("reinforce", "CartPole-v1", seeds=10),
+    Task("a2c", "CartPole-v1", seeds=10),
+    Task("trpo", "CartPole-v1", seeds=10),
+    Task("ppo", "CartPole-v1", seeds=10),
+    Task("ddpg", "Pendulum-v1", seeds=10),
+    Task("td3", "Pendulum-v1", seeds=10),
 ]
 
 
@@ -87,17 +105,126 @@ _DQN = {
     "policy_kwargs": {"net_arch": [120, 84]},
 }
 
+_TRPO_OURS = (  # one batch of 2,048 steps; the critic's 10 epochs of 16 minibatches
+    "--num-envs 1 --num-steps 2048 --num-epochs 10 --num-minibatches 16 --learning-rate 1e-3"
+    " --cg-iterations 10 --cg-damping 0.1 --line-search-steps 10 --target-kl 0.01 --anneal-learning-rate 0"
+)
+_TRPO = {
+    "n_steps": 2_048,
+    "batch_size": 128,
+    "n_critic_updates": 10,
+    "learning_rate": 1e-3,
+    "cg_max_steps": 10,
+    "cg_damping": 0.1,
+    "line_search_max_iter": 10,
+    "target_kl": 0.01,
+}
+
+_PPO_CARTPOLE = {
+    "n_steps": 128,
+    "batch_size": 128,
+    "n_epochs": 4,
+    "learning_rate": 2.5e-4,
+    "ent_coef": 0.01,
+}
+_PPO_CHEETAH = {"n_steps": 2_048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4}
+
+_TD3_OURS = (  # as many updates as steps, in groups of 50
+    "--batch-size 256 --hidden-sizes 256 256 --buffer-size 200000 --learning-starts 1000"
+    " --train-frequency 50 --gradient-steps 50 --exploration-noise 0.1"
+)
+_TD3 = {
+    "batch_size": 256,
+    "buffer_size": 200_000,
+    "learning_starts": 1_000,
+    "train_freq": 50,
+    "gradient_steps": 50,
+    "noise_std": 0.1,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+
 SPEEDS = [
     Speed(
         "dqn",
         "CartPole-v1",
         "--learning-rate 2.5e-4 --buffer-size 10000 --batch-size 128 --learning-starts 1000"
         " --target-network-frequency 50 --train-frequency 100 --gradient-steps 10"
-        " --exploration-fraction 0.5 --end-epsilon 0.05 --hidden-sizes 120 84",
+        " --exploration-fraction 0.5 --end-epsilon 0.05 --hidden-sizes 120 84 --loss huber"
+        " --anneal-learning-rate 0",
         {"sb3": _DQN, "sbx": _DQN},
         total_timesteps=40_000,
         warm_up=5_000,
         goals={"sb3": 2.5},
+    ),
+    Speed(
+        "a2c",
+        "CartPole-v1",
+        "--num-steps 5 --learning-rate 7e-4 --anneal-learning-rate 0",
+        {"sb3": {"n_steps": 5}},
+        total_timesteps=100_000,
+        warm_up=10_000,
+        num_envs=8,
+        goals={"sb3": 2.5},
+    ),
+    Speed(
+        "trpo",
+        "CartPole-v1",
+        _TRPO_OURS,
+        {"sb3-contrib": _TRPO},
+        total_timesteps=12 * 2_048,
+        warm_up=2 * 2_048,
+        row_steps=2_048,
+        goals={"sb3-contrib": 8.0},
+    ),
+    Speed(
+        "trpo",
+        "HalfCheetah-v5",
+        _TRPO_OURS,
+        {"sb3-contrib": _TRPO},
+        total_timesteps=12 * 2_048,
+        warm_up=2 * 2_048,
+        row_steps=2_048,
+        goals={"sb3-contrib": 8.0},
+    ),
+    Speed(  # CleanRL's settings
+        "ppo",
+        "CartPole-v1",
+        "--num-steps 128 --num-epochs 4 --num-minibatches 4"
+        " --learning-rate 2.5e-4 --entropy-coefficient 0.01 --anneal-learning-rate 0",
+        {"sb3": _PPO_CARTPOLE, "sbx": _PPO_CARTPOLE},
+        total_timesteps=100_352,
+        warm_up=10_240,
+        num_envs=4,
+        row_steps=1_024,
+        goals={"sb3": 4.0, "sbx": 3.5},
+    ),
+    Speed(
+        "ppo",
+        "HalfCheetah-v5",
+        "--num-steps 2048 --num-epochs 10 --num-minibatches 32 --learning-rate 3e-4 --anneal-learning-rate 0",
+        {"sb3": _PPO_CHEETAH, "sbx": _PPO_CHEETAH},
+        total_timesteps=12 * 2_048,
+        warm_up=2 * 2_048,
+        row_steps=2_048,
+        goals={"sb3": 3.5, "sbx": 3.0},
+    ),
+    Speed(
+        "ddpg",
+        "HalfCheetah-v5",
+        _TD3_OURS,
+        {"sb3": _TD3, "sbx": _TD3},
+        total_timesteps=6_000,
+        warm_up=2_000,
+        goals={"sb3": 2.0, "sbx": 1.15},
+    ),
+    Speed(
+        "td3",
+        "HalfCheetah-v5",
+        _TD3_OURS,
+        {"sb3": _TD3, "sbx": _TD3},
+        total_timesteps=6_000,
+        warm_up=2_000,
+        goals={"sb3": 1.7, "sbx": 1.15},
     ),
 ]
 
@@ -125,6 +252,17 @@ class Zoo:
     source: str = "DLR-RM/rl-baselines3-zoo, hyperparams/<algorithm>.yml"
 
 
+_ZOO_PENDULUM = {
+    "gamma": 0.98,
+    "buffer_size": 200_000,
+    "learning_starts": 10_000,
+    "noise_std": 0.1,
+    "gradient_steps": 1,
+    "train_freq": 1,
+    "learning_rate": 1e-3,
+    "policy_kwargs": {"net_arch": [400, 300]},
+}
+
 ZOO = [
     Zoo(
         "dqn",
@@ -145,4 +283,40 @@ ZOO = [
             "policy_kwargs": {"net_arch": [256, 256]},
         },
     ),
+    Zoo("a2c", "CartPole-v1", "sb3", 500_000, {"ent_coef": 0.0}, num_envs=8),
+    Zoo(
+        "trpo",
+        "CartPole-v1",
+        "sb3-contrib",
+        100_000,
+        {
+            "n_steps": 512,
+            "batch_size": 512,
+            "cg_damping": 1e-3,
+            "gae_lambda": 0.98,
+            "gamma": 0.99,
+            "learning_rate": 1e-3,
+            "n_critic_updates": 20,
+        },
+        num_envs=2,
+    ),
+    Zoo(
+        "ppo",
+        "CartPole-v1",
+        "sb3",
+        100_000,
+        {
+            "n_steps": 32,
+            "batch_size": 256,
+            "gae_lambda": 0.8,
+            "gamma": 0.98,
+            "n_epochs": 20,
+            "ent_coef": 0.0,
+            "learning_rate": "lin_0.001",
+            "clip_range": "lin_0.2",
+        },
+        num_envs=8,
+    ),
+    Zoo("ddpg", "Pendulum-v1", "sb3", 20_000, _ZOO_PENDULUM),
+    Zoo("td3", "Pendulum-v1", "sb3", 20_000, _ZOO_PENDULUM),
 ]

@@ -63,8 +63,16 @@ def test_a_changed_command_is_planned_again_and_a_longer_list_of_seeds_only_adds
     assert learning.plan(learning.Options(results=results)) == []
     assert [work.seed for work in learning.plan(learning.Options(results=results, seeds=(0, 1, 2)))] == [2]
     assert len(learning.plan(learning.Options(results=results, extra="--gamma 0.9"))) == 2
+    assert learning.plan(learning.Options(results=results, extra="--gamma 0.99 --no-save-model")) == []
     with pytest.raises(SystemExit, match="no such row"):
         learning.plan(learning.Options(results=results, scripts=("sarsa",)))
+
+
+def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
+    row = {"options": '{"gamma":0.99,"hidden_sizes":[64,64]}'}
+    assert job.is_of(row, {"gamma": 0.99, "hidden_sizes": [64, 64], "a_new_option": 1})
+    assert not job.is_of(row, {"gamma": 0.98, "hidden_sizes": [64, 64]})
+    assert not job.is_of(row, {})  # a command that the script does not take
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
