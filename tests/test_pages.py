@@ -70,8 +70,9 @@ def test_code_on_the_page_is_code_of_the_script(script):
     for line in section(script, "Equations and lines").splitlines():
         if line.startswith("| ("):
             number, _, code = (cell.strip() for cell in line.split("|")[1:4])
-            quoted = re.match(r"`([^`]+)`", code)[1]
-            assert f"{quoted}  # {number}" in source(script), quoted
+            quoted = re.findall(r"`([^`]{9,})`", code)
+            assert all(one in source(script) for one in quoted), quoted
+            assert any(f"{one}  # {number}" in source(script) for one in quoted), number
 
 
 def test_options_agree(script, module):
@@ -122,7 +123,15 @@ def test_every_script_has_short_options(script):
 
 
 def test_scripts_are_short_enough_to_read(script):
-    assert len(source(script).splitlines()) <= 240
+    """At most 240 lines of code; docstrings, comments and empty lines come on top."""
+    tree = ast.parse(source(script))
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, "body", None), list):
+            text = [
+                one for one in node.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+            ]
+            node.body = [one for one in node.body if one not in text] or [ast.Pass()]
+    assert len(ast.unparse(tree).splitlines()) <= 240
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"{page.parent.name}/README.md" for page in PAGES)])
