@@ -127,7 +127,8 @@ def runs(task: Task, results: Path) -> list[dict[str, str]]:
 def middle(rows: list[dict[str, str]], column: str) -> str:
     """The median of a column over the rows that have it."""
     values = [float(row[column]) for row in rows if row[column] != ""]
-    return f"{median(values):,.0f}" if values else "–"
+    decimals = 1 if column.endswith("seconds") else 0
+    return f"{median(values):,.{decimals}f}" if values else "–"
 
 
 def solved(rows: list[dict[str, str]], env_id: str) -> str:
@@ -301,9 +302,12 @@ def solve_table(results: Path, script: str = "") -> str:
                 f"{who}: {middle(rows, prefix + 'solved_seconds')} ({reached} of {len(rows)})",
                 f"{middle(rows, prefix + 'whole_seconds')} ({evaluated} of {len(rows)})",
             ]
-        lines.append(line)
+        reached = [
+            [float(r[c]) for r in rows if r[c] != ""] for c in ("solved_seconds", "peer_solved_seconds")
+        ]
+        lines.append([*line, f"{median(reached[1]) / median(reached[0]):.1f}" if all(reached) else "–"])
     header = ["script and task", "seconds to the bar (seeds)", "to the end (solved)"]
-    header += ["peer's seconds to the bar (seeds)", "to the end (solved)"]
+    header += ["peer's seconds to the bar (seeds)", "to the end (solved)", "theirs / ours, to the bar"]
     return table(header, lines) + origin([row for rows in groups.values() for row in rows])
 
 

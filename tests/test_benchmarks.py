@@ -190,16 +190,22 @@ def test_intervals_hold_the_mean_and_equal_seeds_have_no_width():
 # ---- speed -------------------------------------------------------------------------------------------------
 
 
-def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_path):
-    """A peer is played here by a program that prints what peers.py prints: 1,000 steps a second."""
-    peer = tmp_path / "peer"
-    peer.write_text(
+@pytest.fixture
+def peer(tmp_path):
+    """A program that prints what peers.py prints: 1,000 steps a second, the bar of CartPole after 3,000."""
+    path = tmp_path / "peer"
+    path.write_text(
         f"#!{sys.executable}\nimport json, sys\ntask = json.loads(sys.argv[2])\n"
         "steps = range(1000, task['total_timesteps'] + 1, 1000)\n"
-        "rows = [[step, step / 1000, None, None] for step in steps]\n"
-        "print('peer: ' + json.dumps({'rows': rows, 'versions': 'peer 1', 'seed': task['seed']}))\n"
+        "rows = [[step, step / 1000, 500.0 if step > 2000 else 10.0, 50.0] for step in steps]\n"
+        "print('peer: ' + json.dumps({'rows': rows, 'versions': 'peer 1', 'start_seconds': 2.5,"
+        " 'evaluation': [500.0, 0.0]}))\n"
     )
-    peer.chmod(0o755)
+    path.chmod(0o755)
+    return path
+
+
+def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_path, peer):
     (row,) = (row for row in settings.SPEEDS if (row.script, row.env_id) == ("dqn", "CartPole-v1"))
     short = dataclasses.replace(row, total_timesteps=4_000, warm_up=2_000)
     monkeypatch.setattr(speed, "SPEEDS", [short])
@@ -208,6 +214,20 @@ def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_
     assert measured["peer_steps_per_second"] == "1000"
     assert float(measured["ratio"]) == pytest.approx(float(measured["steps_per_second"]) / 1000, abs=1e-3)
     assert "--train-frequency 100" in measured["command"]
+
+
+def test_a_race_counts_both_from_the_command_with_the_same_bar(monkeypatch, tmp_path, peer):
+    monkeypatch.setattr(speed, "TASKS", [GOOD])
+    monkeypatch.setattr(speed, "ZOO", [settings.Zoo("dqn", "CartPole-v1", "sb3", 5_000, {})])
+    speed.solve(speed.Options(repeats=1, peer_python=str(peer), results=tmp_path))
+    (row,) = job.read_csv(tmp_path / "time_to_solve.csv")
+    assert (row["peer_solved_step"], row["peer_solved_seconds"]) == ("3000", "5.5")  # 20 episodes of 50 steps
+    assert row["solved_step"] == "" and float(row["evaluation"]) < 475  # 1,500 steps are too few
+    assert float(row["whole_seconds"]) > 2
+    assert "| DQN, CartPole-v1 | ours: – (0 of 1) |" in report.solve_table(tmp_path)
+    job.keep(tmp_path / "time_to_solve.csv", [row | {"solved_seconds": "1.1"}], ("seed",))
+    assert "(1 of 1) | 5.0 |" in report.solve_table(tmp_path)
+    assert "| SB3: 5.5 (1 of 1) | 0." in report.solve_table(tmp_path)
 
 
 def test_a_measurement_that_fails_says_why():
