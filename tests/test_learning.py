@@ -12,7 +12,10 @@ from tests.conftest import SCRIPTS
 
 SEEDS = (0, 1)
 TASKS = [  # script, options, the least mean return of 100 greedy episodes
+    ("q_learning", "", 195),
     ("dqn", "", 475),
+    ("double_dqn", "", 475),
+    ("dueling_dqn", "", 475),
     ("ddpg", "", -170),
     ("td3", "", -170),
 ]
