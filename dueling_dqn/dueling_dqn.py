@@ -50,6 +50,8 @@ class Config(RunConfig):
     """Step size of Adam at the first step (paper: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Share of the step size taken away, linearly, by the last step: 1 ends at 0, 0 keeps it (paper)."""
+    adam_epsilon: Positive = 3.125e-4
+    """ε of Adam: gradients smaller than that move the weights less than the step size (Dopamine)."""
     buffer_size: PositiveInt = 25_000
     """Transitions that the replay buffer holds (paper: 1,000,000)."""
     gamma: Fraction = 0.99
@@ -112,7 +114,7 @@ class Agent:
         self.q_network = dueling_network(observation_space.shape, self.num_actions, config)
         self.target_network = keras.models.clone_model(self.q_network)
         self.target_network.set_weights(self.q_network.get_weights())
-        self.optimizer = keras.optimizers.Adam(config.learning_rate)
+        self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
         self.optimizer.build(self.q_network.trainable_variables)
         self.fast_network = fast_copy(advantage_stream(self.q_network))
         self.rng = np.random.default_rng([config.seed, 2])
