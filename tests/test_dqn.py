@@ -68,7 +68,8 @@ class NumpyDQN:
             self.first[k] = 0.9 * self.first[k] + 0.1 * gradient
             self.second[k] = 0.999 * self.second[k] + 0.001 * gradient**2
             step_size = config.learning_rate * np.sqrt(1 - 0.999**self.updates) / (1 - 0.9**self.updates)
-            self.online[k] = self.online[k] - step_size * self.first[k] / (np.sqrt(self.second[k]) + config.adam_epsilon)
+            root = np.sqrt(self.second[k]) + config.adam_epsilon
+            self.online[k] = self.online[k] - step_size * self.first[k] / root
         if self.updates % config.target_network_frequency == 0:
             self.target = [config.tau * w + (1 - config.tau) * t for w, t in zip(self.online, self.target)]
         return loss, norm
