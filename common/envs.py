@@ -395,8 +395,8 @@ def _as_image(env: gym.Env, env_id: str) -> gym.Env:
     space = env.observation_space
     if len(space.shape) not in (2, 3) or space.dtype not in (np.uint8, np.bool_):
         raise UserError(
-            f"--network cnn needs images of bytes (height, width, channels), and {env_id} observes {space}:"
-            " use --network mlp"
+            f"--network cnn needs images of bytes (height, width, channels), and {env_id} observes"
+            f" {' '.join(str(space).split())}: use --network mlp"
         )
     if space.dtype == np.uint8 and len(space.shape) == 3:
         return env
