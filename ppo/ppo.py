@@ -44,7 +44,7 @@ class Config(RunConfig):
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 8
     """Copies N of the environment that are stepped together (paper: 8 for Atari, 1 for MuJoCo)."""
-    num_steps: PositiveInt = 128
+    num_steps: PositiveInt = 256
     """Steps T of each environment in a rollout (paper: 128 for Atari, 2048 for MuJoCo)."""
     learning_rate: Positive = 1e-3
     """Step size of Adam (paper: 3e-4 for MuJoCo)."""
@@ -54,9 +54,9 @@ class Config(RunConfig):
     """Discount γ (paper: 0.99)."""
     gae_lambda: Fraction = 0.95
     """λ of the advantages: 0 trusts V, 1 trusts the returns (paper: 0.95)."""
-    num_epochs: PositiveInt = 4
+    num_epochs: PositiveInt = 10
     """Times that each rollout is used (paper: 3 for Atari, 10 for MuJoCo)."""
-    num_minibatches: PositiveInt = 4
+    num_minibatches: PositiveInt = 16
     """Minibatches of an epoch (the authors' code: 4 for Atari, 32 for MuJoCo)."""
     clip_coefficient: Positive = 0.2
     """ε: how far the probability ratio may gain from moving (paper: 0.2 for MuJoCo)."""
@@ -76,6 +76,8 @@ class Config(RunConfig):
     """Normalise observations by their running mean and deviation (the authors' code for MuJoCo)."""
     normalize_rewards: bool = False
     """Divide rewards by the running deviation of the discounted return (the authors' code for MuJoCo)."""
+    initial_log_std: float = 0.0
+    """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers (paper: 64, 64)."""
 
@@ -106,7 +108,7 @@ class Agent:
             "output_initializer": keras.initializers.Orthogonal,
             "normalizer": self.normalizer,
         }
-        shape, (size, head) = observation_space.shape, policy_head(action_space)
+        shape, (size, head) = observation_space.shape, policy_head(action_space, config.initial_log_std)
         self.actor = mlp(
             shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
         )

@@ -44,13 +44,13 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete or Box actions."""
-    total_timesteps: PositiveInt = 500_000
+    total_timesteps: PositiveInt = 800_000
     """Environment steps to train for, summed over all environments."""
-    num_envs: PositiveInt = 8
+    num_envs: PositiveInt = 4
     """Copies of the environment that are stepped together."""
     num_steps: PositiveInt = 512
     """Steps of each environment in a rollout: more than an episode has."""
-    learning_rate: Positive = 5e-3
+    learning_rate: Positive = 1e-2
     """Step size of Adam."""
     anneal_learning_rate: Fraction = 1.0
     """Share of the step size that is gone, linearly, by the last update."""
@@ -62,7 +62,7 @@ class Config(RunConfig):
     """c_2, the weight of the entropy bonus (paper: none)."""
     value_coefficient: NonNegative = 0.5
     """c_1, the weight of the loss that fits V."""
-    max_grad_norm: Positive = 0.5
+    max_grad_norm: Positive = math.inf
     """Largest norm of the whole gradient; inf leaves it as it is (paper)."""
     normalize_advantages: bool = True
     """Shift and scale the advantages of each rollout to mean 0, deviation 1 (paper: no)."""
@@ -70,6 +70,8 @@ class Config(RunConfig):
     """Normalise observations by their running mean and deviation (paper: no)."""
     normalize_rewards: bool = False
     """Divide rewards by the running deviation of the discounted return (paper: no)."""
+    initial_log_std: float = 0.0
+    """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers (paper: 64, 64)."""
 
@@ -98,7 +100,7 @@ class Agent:
             "output_initializer": keras.initializers.Orthogonal,
             "normalizer": self.normalizer,
         }
-        shape, (size, head) = observation_space.shape, policy_head(action_space)
+        shape, (size, head) = observation_space.shape, policy_head(action_space, config.initial_log_std)
         self.actor = mlp(
             shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
         )
