@@ -50,7 +50,7 @@ class Config(RunConfig):
 
     env_id: str = "Pendulum-v1"
     """Environment, with Box actions."""
-    total_timesteps: PositiveInt = 10_000
+    total_timesteps: PositiveInt = 20_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
     """Step size of the actor's Adam (paper: 1e-3)."""
