@@ -7,6 +7,7 @@ with the true next observation, also where an episode ends.
 from collections.abc import Callable, Sequence
 import importlib
 import itertools
+import math
 import multiprocessing
 from pathlib import Path
 import signal
@@ -159,10 +160,10 @@ class FiniteGuard(gym.vector.VectorWrapper):
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         self.num_steps += self.num_envs
         # one number says it all: a sum with a NaN or an infinity in it is not finite
-        total = rewards.sum() + observations.sum(dtype=np.float64)
+        total = np.add.reduce(rewards) + np.add.reduce(observations, axis=None)
         if "final_obs" in infos:
-            total += true_next_observations(observations, infos).sum(dtype=np.float64)
-        if not np.isfinite(total):
+            total += np.add.reduce(true_next_observations(observations, infos), axis=None)
+        if not math.isfinite(total):
             what = "reward" if not np.isfinite(rewards).all() else "observation"
             raise UserError(
                 f"{self.env_id} gave a {what} that is not finite, at step {self.num_steps:,} of this process:"

@@ -104,7 +104,7 @@ class Agent:
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Choose ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
         num_envs = len(observations)
-        greedy_actions = np.argmax(self.fast_network(observations), axis=-1)
+        greedy_actions = self.fast_network(observations).argmax(axis=-1)
         random_actions = self.rng.integers(self.num_actions, size=num_envs)
         return np.where(self.rng.random(num_envs) < epsilon, random_actions, greedy_actions)  # (1)
 

@@ -69,7 +69,7 @@ def test_code_on_the_page_is_code_of_the_script(script):
     """What the page shows as the line of an equation stands so in the script."""
     for line in section(script, "Equations and lines").splitlines():
         if line.startswith("| ("):
-            number, _, code = (cell.strip() for cell in line.split("|")[1:4])
+            number, _, code = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:4])
             quoted = re.findall(r"`([^`]{9,})`", code)
             assert all(one in source(script) for one in quoted), quoted
             assert any(f"{one}  # {number}" in source(script) for one in quoted), number
