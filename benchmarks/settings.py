@@ -16,6 +16,7 @@ BARS = {  # mean return of 100 greedy episodes from which a task counts as solve
     "LunarLanderContinuous-v3": 200.0,
     "MountainCar-v0": -110.0,
     "MountainCarContinuous-v0": 90.0,
+    "InvertedPendulum-v5": 950.0,
 }
 
 PAPERS = {
@@ -51,6 +52,14 @@ class Task:
     missing: str = ""
 
 
+_WITH_MEMORY = (  # noise that does not cancel out from step to step finds the flag
+    "--total-timesteps 20000 --gamma 0.99 --learning-starts 0 --noise-reversion 0.1 --exploration-noise 0.5"
+)
+_FUJIMOTO = (  # the paper's settings
+    "--total-timesteps 100000 --gamma 0.99 --tau 0.005 --batch-size 100 --hidden-sizes 400 300"
+    " --buffer-size 1000000 --learning-starts 10000"
+)
+
 TASKS = [
     Task("q_learning", "CartPole-v1", seeds=10),
     Task("dqn", "CartPole-v1", seeds=10),
@@ -61,7 +70,11 @@ TASKS = [
     Task("trpo", "CartPole-v1", seeds=10),
     Task("ppo", "CartPole-v1", seeds=10),
     Task("ddpg", "Pendulum-v1", seeds=10),
+    Task("ddpg", "MountainCarContinuous-v0", _WITH_MEMORY),
+    Task("ddpg", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99"),
     Task("td3", "Pendulum-v1", seeds=10),
+    Task("td3", "MountainCarContinuous-v0", _WITH_MEMORY),
+    Task("td3", "HalfCheetah-v5", _FUJIMOTO),
 ]
 
 
