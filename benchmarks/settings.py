@@ -74,6 +74,7 @@ TASKS = [
     Task("ddpg", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99"),
     Task("td3", "Pendulum-v1", seeds=10),
     Task("td3", "MountainCarContinuous-v0", _WITH_MEMORY),
+    Task("td3", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99"),
     Task("td3", "HalfCheetah-v5", _FUJIMOTO),
 ]
 
