@@ -44,7 +44,7 @@ class Config(RunConfig):
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 8
     """Copies N of the environment that are stepped together (paper: 8 for Atari, 1 for MuJoCo)."""
-    num_steps: PositiveInt = 128
+    num_steps: PositiveInt = 256
     """Steps T of each environment in a rollout (paper: 128 for Atari, 2048 for MuJoCo)."""
     learning_rate: Positive = 1e-3
     """Step size of Adam (paper: 3e-4 for MuJoCo)."""
@@ -54,9 +54,9 @@ class Config(RunConfig):
     """Discount γ (paper: 0.99)."""
     gae_lambda: Fraction = 0.95
     """λ of the advantages: 0 trusts V, 1 trusts the returns (paper: 0.95)."""
-    num_epochs: PositiveInt = 4
+    num_epochs: PositiveInt = 10
     """Times that each rollout is used (paper: 3 for Atari, 10 for MuJoCo)."""
-    num_minibatches: PositiveInt = 4
+    num_minibatches: PositiveInt = 16
     """Minibatches of an epoch (the authors' code: 4 for Atari, 32 for MuJoCo)."""
     clip_coefficient: Positive = 0.2
     """ε: how far the probability ratio may gain from moving (paper: 0.2 for MuJoCo)."""

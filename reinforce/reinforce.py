@@ -44,13 +44,13 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete or Box actions."""
-    total_timesteps: PositiveInt = 500_000
+    total_timesteps: PositiveInt = 800_000
     """Environment steps to train for, summed over all environments."""
-    num_envs: PositiveInt = 8
+    num_envs: PositiveInt = 4
     """Copies of the environment that are stepped together."""
     num_steps: PositiveInt = 512
     """Steps of each environment in a rollout: more than an episode has."""
-    learning_rate: Positive = 5e-3
+    learning_rate: Positive = 1e-2
     """Step size of Adam."""
     anneal_learning_rate: Fraction = 1.0
     """Share of the step size that is gone, linearly, by the last update."""
@@ -62,7 +62,7 @@ class Config(RunConfig):
     """c_2, the weight of the entropy bonus (paper: none)."""
     value_coefficient: NonNegative = 0.5
     """c_1, the weight of the loss that fits V."""
-    max_grad_norm: Positive = 0.5
+    max_grad_norm: Positive = math.inf
     """Largest norm of the whole gradient; inf leaves it as it is (paper)."""
     normalize_advantages: bool = True
     """Shift and scale the advantages of each rollout to mean 0, deviation 1 (paper: no)."""
