@@ -205,11 +205,11 @@ class GaussianHead(keras.layers.Layer):
         return super().get_config() | own
 
 
-def policy_head(action_space: gym.Space) -> tuple[int, GaussianHead | None]:
+def policy_head(action_space: gym.Space, initial_log_std: float = 0.0) -> tuple[int, GaussianHead | None]:
     """Return how many outputs the network of a policy needs for `action_space`, and the layer after them."""
     if isinstance(action_space, gym.spaces.Discrete):
         return int(action_space.n), None
-    return action_space.shape[0], GaussianHead(action_space.low, action_space.high)
+    return action_space.shape[0], GaussianHead(action_space.low, action_space.high, initial_log_std)
 
 
 class NumpyNetwork:

@@ -70,6 +70,8 @@ class Config(RunConfig):
     """Normalise observations by their running mean and deviation (paper: no)."""
     normalize_rewards: bool = False
     """Divide rewards by the running deviation of the discounted return (paper: no)."""
+    initial_log_std: float = 0.0
+    """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers (paper: 64, 64)."""
 
@@ -98,7 +100,7 @@ class Agent:
             "output_initializer": keras.initializers.Orthogonal,
             "normalizer": self.normalizer,
         }
-        shape, (size, head) = observation_space.shape, policy_head(action_space)
+        shape, (size, head) = observation_space.shape, policy_head(action_space, config.initial_log_std)
         self.actor = mlp(
             shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
         )

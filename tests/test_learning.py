@@ -16,6 +16,10 @@ TASKS = [  # script, options, the least mean return of 100 greedy episodes
     ("dqn", "", 475),
     ("double_dqn", "", 475),
     ("dueling_dqn", "", 475),
+    ("reinforce", "", 475),
+    ("a2c", "", 475),
+    ("trpo", "", 475),
+    ("ppo", "", 475),
     ("ddpg", "", -170),
     ("td3", "", -170),
 ]
