@@ -52,6 +52,15 @@ class Task:
     missing: str = ""
 
 
+_PPO_PENDULUM = "--gamma 0.9 --num-minibatches 32 --max-grad-norm inf --total-timesteps 400000"
+_A2C_PENDULUM = (
+    "--gamma 0.9 --gae-lambda 0.9 --normalize-rewards --num-envs 32 --num-steps 8 --learning-rate 2e-3"
+    " --max-grad-norm inf --total-timesteps 3000000"
+)
+_REINFORCE_PENDULUM = (
+    "--gamma 0.9 --normalize-rewards --num-envs 2 --num-steps 200 --learning-rate 3e-3 --max-grad-norm inf"
+    " --total-timesteps 800000"
+)
 _WITH_MEMORY = (  # noise that does not cancel out from step to step finds the flag
     "--total-timesteps 20000 --gamma 0.99 --learning-starts 0 --noise-reversion 0.1 --exploration-noise 0.5"
 )
@@ -66,9 +75,13 @@ TASKS = [
     Task("double_dqn", "CartPole-v1", seeds=10),
     Task("dueling_dqn", "CartPole-v1", seeds=10),
     Task("reinforce", "CartPole-v1", seeds=10),
+    Task("reinforce", "Pendulum-v1", _REINFORCE_PENDULUM),
     Task("a2c", "CartPole-v1", seeds=10),
+    Task("a2c", "Pendulum-v1", _A2C_PENDULUM),
     Task("trpo", "CartPole-v1", seeds=10),
+    Task("trpo", "Pendulum-v1", "--gamma 0.9 --normalize-rewards", seeds=10),
     Task("ppo", "CartPole-v1", seeds=10),
+    Task("ppo", "Pendulum-v1", _PPO_PENDULUM, seeds=10),
     Task("ddpg", "Pendulum-v1", seeds=10),
     Task("ddpg", "MountainCarContinuous-v0", _WITH_MEMORY),
     Task("ddpg", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99"),
