@@ -81,7 +81,9 @@ def make_env(
     elif isinstance(env.observation_space, gym.spaces.Discrete) or len(env.observation_space.shape) != 1:
         env = gym.wrappers.FlattenObservation(env)
     if bins is None and env.observation_space.dtype not in (np.float32, np.uint8):
-        env = gym.wrappers.DtypeObservation(env, np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that bounds lose precision, too, is meant
+            env = gym.wrappers.DtypeObservation(env, np.float32)
     if network == "lstm" and frame_stack < 2:
         raise UserError("--network lstm reads a sequence: give --frame-stack 2 or more, such as 8")
     if frame_stack > 1:

@@ -34,7 +34,8 @@ def short_options(script: str) -> list[str]:
 
 def pytest_generate_tests(metafunc):
     """Run a test that asks for `script` once for every script of the house, each in one worker."""
-    if "script" in metafunc.fixturenames:
+    chosen = [mark for mark in metafunc.definition.iter_markers("parametrize") if mark.args[0] == "script"]
+    if "script" in metafunc.fixturenames and not chosen:
         marked = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
         metafunc.parametrize("script", marked)
 
