@@ -124,8 +124,8 @@ def test_box_actions_have_one_axis_and_stay_in_their_bounds(env_id):
 
 def test_an_actor_that_scales_to_the_bounds_needs_bounds():
     with pytest.raises(UserError, match="try reinforce, a2c, trpo, ppo"):
-        make_env("tests.environments:Unbounded-v0", "td3")
-    make_env("tests.environments:Unbounded-v0", "ppo")
+        make_env("tests.environments:InfiniteActions-v0", "td3")
+    make_env("tests.environments:InfiniteActions-v0", "ppo")
 
 
 def test_processes_step_as_one_process_does():
