@@ -7,7 +7,7 @@
 
 A run that ended well leaves a row in benchmarks/results/learning/<script>__<env>.csv and its learning curve,
 thinned, in benchmarks/results/curves/. What has its row is not run again, unless settings.py or a default of
-the script has changed since, so that a session that was stopped goes on where it was. Runs that fail are
+the script has changed since, so that what was stopped goes on where it was. Runs that fail are
 listed at the end and tried again next time.
 """
 
