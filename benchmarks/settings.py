@@ -17,6 +17,7 @@ BARS = {  # mean return of 100 greedy episodes from which a task counts as solve
     "MountainCar-v0": -110.0,
     "MountainCarContinuous-v0": 90.0,
     "InvertedPendulum-v5": 950.0,
+    "HalfCheetah-v5": 4_800.0,  # gymnasium's reward threshold
 }
 
 PAPERS = {
