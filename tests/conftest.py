@@ -24,6 +24,7 @@ SHORT = {  # options that make a run of a script short, yet long enough to learn
     "ddpg": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "td3": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
 }
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # a core for each of two workers
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
 
 
@@ -51,7 +52,7 @@ def run_script(folder, script, *args, env=(), timeout=120):
     return subprocess.run(
         [sys.executable, ROOT / script / f"{script}.py", *map(str, args)],
         cwd=folder,
-        env=os.environ | dict(env),
+        env=os.environ | ONE_THREAD | dict(env),
         capture_output=True,
         text=True,
         timeout=timeout,
