@@ -36,6 +36,7 @@ import uuid
 from annotated_types import BaseMetadata, Ge, Gt, Interval, Le, Lt
 from common.envs import episode_ends, make_env, make_video_env, view_options
 from common.errors import UserError
+from common.quiet import without_chatter
 import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -586,7 +587,8 @@ def _load_model(path: Path) -> tuple[Any, tuple[int, ...], int]:
             with np.load(path) as saved:
                 table = saved["model"]
             return table, table.shape[:1], table.shape[1]
-        import keras
+        with without_chatter():
+            import keras
 
         model = keras.models.load_model(path, compile=False)
         return model, model.input_shape[1:], model.output_shape[-1]
