@@ -33,6 +33,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ALGORITHM = "a2c"
+
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
@@ -71,7 +73,7 @@ class Config(RunConfig):
     initial_log_std: float = 0.0
     """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers (paper: 64, 64)."""
+    """Units of the hidden layers of actor and critic, each."""
 
 
 class Batch(NamedTuple):
@@ -207,8 +209,8 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm S3, evaluate, and leave a run folder."""
-    run = Run(config, "a2c")
-    envs = make_envs(config.env_id, "a2c", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
@@ -240,10 +242,10 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    with make_env(config.env_id, "a2c") as env:
+    with make_env(config.env_id, ALGORITHM) as env:
         policy = NumpyPolicy(model, env.action_space)
-    return play(policy.best, config, "a2c", folder)
+    return play(policy.best, config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "a2c")
+    main(Config, train, evaluate, ALGORITHM)

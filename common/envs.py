@@ -132,26 +132,48 @@ def make_envs(
     def thunk():
         if multiprocessing.parent_process():  # Ctrl-C is for the parent, which ends its workers itself
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        env = gym.wrappers.RecordEpisodeStatistics(make_env(env_id, algorithm, **view))
+        env = EpisodeInfo(gym.wrappers.RecordEpisodeStatistics(make_env(env_id, algorithm, **view)))
         if terminal_on_life_loss:
             env = LifeLoss(env)
         return gym.wrappers.TransformReward(env, np.sign) if clip_rewards else env
 
     thunk().close()  # a bad id or space is told once and here, not by a worker process
     vector = gym.vector.AsyncVectorEnv if async_envs else gym.vector.SyncVectorEnv
-    envs = FiniteGuard(vector([thunk] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP), env_id)
+    vector_env = vector([thunk] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = FiniteGuard(vector_env, env_id)
     envs.action_space.seed(seed)
     envs.single_action_space.seed(seed)
     return envs
 
 
+class EpisodeInfo(gym.Wrapper):
+    """Leaves of `info` what is read, the statistics of an episode that ended: MuJoCo's fill 20 µs a step."""
+
+    def step(self, action):
+        """Step the environment; `info` holds "episode" at the end of one, and nothing before."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info = {"episode": info["episode"]} if "episode" in info else {}
+        return observation, reward, terminated, truncated, info
+
+
 class FiniteGuard(gym.vector.VectorWrapper):
-    """Stops at the first reward or observation that is NaN or infinite, before anything learns from it."""
+    """Stops at the first reward or observation that is NaN or infinite, before anything learns from it.
+
+    Args:
+        envs: environments that write every step into the same arrays (`copy=False`); what is returned here
+            are copies, made in a tenth of the time that gymnasium takes.
+        env_id: for the message.
+    """
 
     def __init__(self, envs: gym.vector.VectorEnv, env_id: str):
         super().__init__(envs)
         self.env_id = env_id
         self.num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        """Reset the environments."""
+        observations, infos = self.env.reset(seed=seed, options=options)
+        return observations.copy(), infos
 
     def step(self, actions):
         """Step the environments.
@@ -171,7 +193,7 @@ class FiniteGuard(gym.vector.VectorWrapper):
                 f"{self.env_id} gave a {what} that is not finite, at step {self.num_steps:,} of this process:"
                 " mend the environment; the last checkpoint is from before"
             )
-        return observations, rewards, terminated, truncated, infos
+        return observations.copy(), rewards, terminated, truncated, infos
 
 
 class LifeLoss(gym.Wrapper):

@@ -244,7 +244,7 @@ class NumpyNetwork:
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the model's outputs (batch, output_size), float32, for inputs (batch, *input_shape)."""
-        x = inputs
+        x = inputs.astype(np.float32, copy=False)
         for step in self._steps:
             x = step(x)
         return x
@@ -266,7 +266,7 @@ class NumpyNetwork:
             activation = self.ACTIVATIONS[layer.activation.__name__]
 
             def dense(x):
-                x = x.astype(np.float32, copy=False) @ kernel
+                x = x.dot(kernel)  # a third of the time of x @ kernel, for one row
                 x += bias
                 return activation(x)
 
@@ -308,7 +308,7 @@ class NumpyPolicy:
         """Return actions for observations (batch, ...), unclipped; without noise (0) the likeliest ones."""
         outputs = self.actor(observations)
         if self.discrete:
-            return np.argmax(outputs + noise, axis=-1)  # the Gumbel-max trick
+            return (outputs + noise).argmax(axis=-1)  # the Gumbel-max trick
         return outputs[:, : self.size] + np.exp(outputs[:, self.size :]) * noise
 
     def clip(self, actions: np.ndarray) -> np.ndarray:

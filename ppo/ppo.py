@@ -33,6 +33,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ALGORITHM = "ppo"
+
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
@@ -79,7 +81,7 @@ class Config(RunConfig):
     initial_log_std: float = 0.0
     """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers (paper: 64, 64)."""
+    """Units of the hidden layers of actor and critic, each (paper: 64, 64)."""
 
 
 class Batch(NamedTuple):
@@ -124,19 +126,18 @@ class Agent:
         return self.numpy_policy.sample(observations, noise)
 
     @tf.function(jit_compile=True)
-    def update(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(self, rollout: Rollout, order: tf.Tensor, progress: tf.Tensor) -> dict[str, tf.Tensor]:
         """Learn from a rollout (num_steps, num_envs, ...), in epochs of minibatches, in one compiled call.
 
-        `progress` is the share of the training that was over before. Returns the metrics of `learn`, averaged
-        over the minibatches, and the explained variance of the critic before the update.
+        `order` (num_epochs, num_steps * num_envs) shuffles the steps anew for each epoch; `progress` is the
+        share of the training that was over before. Returns the metrics of `learn`, averaged over the
+        minibatches, and the explained variance of the critic before the update.
         """
         config = self.config
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)
         minibatch_size = len(batch.returns) // config.num_minibatches
-        seed = tf.stack([self.optimizer.iterations.value, config.seed])  # another order every time
-        order = tf.argsort(tf.random.stateless_uniform((config.num_epochs, len(batch.returns)), seed))
         order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
 
         sums, num_updates = dict.fromkeys(self.METRICS, 0.0), 0.0
@@ -240,8 +241,8 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, "ppo")
-    envs = make_envs(config.env_id, "ppo", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
@@ -263,7 +264,8 @@ def train(config: Config) -> Result:
             run.record(infos)
 
         progress = (global_step - rollout_steps) / config.total_timesteps
-        metrics = agent.update(buffer.rollout, np.array(progress, np.float32))
+        order = agent.rng.permuted(np.tile(np.arange(rollout_steps), (config.num_epochs, 1)), axis=1)
+        metrics = agent.update(buffer.rollout, order, np.array(progress, np.float32))
         agent.numpy_policy.refresh()
         run.log(**metrics)
 
@@ -273,10 +275,10 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    with make_env(config.env_id, "ppo") as env:
+    with make_env(config.env_id, ALGORITHM) as env:
         policy = NumpyPolicy(model, env.action_space)
-    return play(policy.best, config, "ppo", folder)
+    return play(policy.best, config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "ppo")
+    main(Config, train, evaluate, ALGORITHM)

@@ -76,7 +76,7 @@ class Agent:
         num_envs = len(observations)
         q_values = self.q_table[observations]
         ties = q_values == q_values.max(axis=-1, keepdims=True)
-        greedy_actions = np.argmax(ties * self.rng.random(ties.shape), axis=-1)
+        greedy_actions = (ties * self.rng.random(ties.shape)).argmax(axis=-1)
         random_actions = self.rng.integers(self.num_actions, size=num_envs)
         return np.where(self.rng.random(num_envs) < epsilon, random_actions, greedy_actions)  # (1)
 

@@ -37,6 +37,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ALGORITHM = "reinforce"
+
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
@@ -68,12 +70,12 @@ class Config(RunConfig):
     """Shift and scale the advantages of each rollout to mean 0, deviation 1 (paper: no)."""
     normalize_observations: bool = False
     """Normalise observations by their running mean and deviation (paper: no)."""
-    normalize_rewards: bool = False
-    """Divide rewards by the running deviation of the discounted return (paper: no)."""
+    normalize_rewards: bool = True
+    """Divide rewards by the running deviation of the discounted return, for the sake of V (paper: no)."""
     initial_log_std: float = 0.0
     """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers (paper: 64, 64)."""
+    """Units of the hidden layers of actor and critic, each."""
 
 
 class Batch(NamedTuple):
@@ -214,8 +216,8 @@ def normalize(x: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train, evaluate, and leave a run folder."""
-    run = Run(config, "reinforce")
-    envs = make_envs(config.env_id, "reinforce", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
@@ -247,10 +249,10 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    with make_env(config.env_id, "reinforce") as env:
+    with make_env(config.env_id, ALGORITHM) as env:
         policy = NumpyPolicy(model, env.action_space)
-    return play(policy.best, config, "reinforce", folder)
+    return play(policy.best, config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "reinforce")
+    main(Config, train, evaluate, ALGORITHM)

@@ -40,6 +40,15 @@ def make_agent(module, actions="discrete", num_envs=3, **options):
     return agent
 
 
+def update(agent, rollout, progress=0.0):
+    """Learn from a rollout, its steps shuffled for each epoch where the script has epochs."""
+    order = ()
+    if hasattr(agent.config, "num_epochs"):
+        rows = np.tile(np.arange(rollout.rewards.size), (agent.config.num_epochs, 1))
+        order = (np.random.default_rng(2).permuted(rows, axis=1),)
+    return agent.update(rollout, *order, np.array(progress, np.float32))
+
+
 def dense(network, x):
     """The output of a one-hidden-layer tanh network in float64, without its head."""
     kernel, bias, out_kernel, out_bias = (w.numpy().astype(np.float64) for w in network.weights[:4])

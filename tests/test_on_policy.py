@@ -16,6 +16,7 @@ from tests.rollouts import (
     make_agent,
     random_rollout,
     train_briefly,
+    update,
 )
 
 CRITICS = ("a2c", "ppo", "trpo")
@@ -171,7 +172,7 @@ def test_statistics_change_after_the_update(on_policy, eagerly):
     learn, means = agent.learn, []
     agent.learn = lambda batch: means.append(agent.normalizer.mean.numpy()) or learn(batch)
     rollout = random_rollout()
-    agent.update(rollout, np.array(0.0, np.float32))
+    update(agent, rollout)
     np.testing.assert_array_equal(means, np.zeros((len(means), 3)))
     mean = rollout.observations.reshape(-1, 3).mean(axis=0)
     np.testing.assert_allclose(agent.normalizer.mean, mean, rtol=1e-4, atol=1e-6)
@@ -182,7 +183,7 @@ def test_the_step_size_falls_in_a_line(on_policy, eagerly):
         agent = make_agent(on_policy, learning_rate=0.02, anneal_learning_rate=share)
         if hasattr(agent.config, "num_epochs"):
             agent.config.num_epochs = 1
-        metrics = agent.update(random_rollout(), np.array(0.25, np.float32))
+        metrics = update(agent, random_rollout(), progress=0.25)
         assert float(metrics["learning_rate"]) == pytest.approx(expected)
         assert float(agent.optimizer.learning_rate) == pytest.approx(expected)
 

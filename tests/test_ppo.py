@@ -5,7 +5,16 @@ import pytest
 import tensorflow as tf
 
 from ppo import ppo
-from tests.rollouts import dense, gradients_of, log_probabilities, make_agent, random_rollout
+from tests.rollouts import (
+    dense,
+    gradients_of,
+    log_probabilities,
+    make_agent,
+    random_rollout,
+    train_briefly,
+    update,
+)
+from trpo import trpo
 
 RATIOS = np.array([0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 2.0] * 2, np.float32)
 ADVANTAGES = np.array([1.5] * 7 + [-0.5] * 7, np.float32)
@@ -97,7 +106,7 @@ def test_every_row_is_learned_from_once_an_epoch(monkeypatch):
     returns = agent.make_batch(rollout).returns.numpy()
     tf.config.run_functions_eagerly(True)
     try:
-        agent.update(rollout, np.array(0.0, np.float32))
+        update(agent, rollout)
     finally:
         tf.config.run_functions_eagerly(False)
     assert [len(minibatch) for minibatch in seen] == [15] * 12
@@ -107,8 +116,22 @@ def test_every_row_is_learned_from_once_an_epoch(monkeypatch):
     assert (epochs[0] != epochs[1]).any() and (epochs[0] != returns).any()
 
 
+@pytest.mark.parametrize("script", [ppo, trpo])
+def test_every_epoch_of_every_rollout_has_its_own_order(script, tmp_path, monkeypatch):
+    orders = []
+    monkeypatch.setattr(
+        script.Agent, "update", lambda agent, rollout, order, progress: orders.append(order) or {}
+    )
+    options = {"num_envs": 2, "num_steps": 8, "num_epochs": 3, "num_minibatches": 4, "total_timesteps": 32}
+    train_briefly(script, tmp_path, **options)
+    assert [order.shape for order in orders] == [(3, 16)] * 2
+    rows = np.concatenate(orders)
+    np.testing.assert_array_equal(np.sort(rows), np.tile(np.arange(16), (6, 1)))
+    assert len({tuple(row) for row in rows}) == 6
+
+
 def test_target_kl_ends_the_epochs():
     for target_kl, updates in ((float("inf"), 40), (1e-5, 2)):
         agent = make_agent(ppo, num_epochs=10, num_minibatches=4, target_kl=target_kl, learning_rate=0.01)
-        agent.update(random_rollout(), np.array(0.0, np.float32))
+        update(agent, random_rollout())
         assert agent.optimizer.iterations == updates  # the first has nothing to diverge from

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reinforce import reinforce
-from tests.rollouts import dense, gradients_of, log_probabilities, make_agent, random_rollout
+from tests.rollouts import dense, gradients_of, log_probabilities, make_agent, random_rollout, update
 
 
 def returns_to_go(rollout, gamma):
@@ -92,7 +92,7 @@ def test_a_rollout_without_an_end_changes_nothing():
     agent, rollout = make_agent(reinforce, normalize_advantages=True), random_rollout()
     never = np.zeros_like(rollout.terminated)
     before = [w.numpy() for w in agent.variables]
-    metrics = agent.update(rollout._replace(terminated=never, truncated=never), np.array(0.0, np.float32))
+    metrics = update(agent, rollout._replace(terminated=never, truncated=never))
     assert float(metrics["finished_fraction"]) == 0
     assert all(np.isfinite(float(value)) for value in metrics.values())
     for weights, was in zip(agent.variables, before):

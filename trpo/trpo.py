@@ -35,6 +35,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ALGORITHM = "trpo"
+
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
@@ -81,7 +83,7 @@ class Config(RunConfig):
     initial_log_std: float = 0.0
     """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers (paper: 64, 64)."""
+    """Units of the hidden layers of actor and critic, each (paper: one layer of 30 or 50)."""
 
 
 class Batch(NamedTuple):
@@ -126,10 +128,11 @@ class Agent:
         return self.numpy_policy.sample(observations, noise)
 
     @tf.function(jit_compile=True)
-    def update(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(self, rollout: Rollout, order: tf.Tensor, progress: tf.Tensor) -> dict[str, tf.Tensor]:
         """Learn from a rollout (num_steps, num_envs, ...): policy step and critic, in one compiled call.
 
-        `progress` is the share of the training that was over before. Returns the metrics of `improve_policy`,
+        `order` (num_epochs, num_steps * num_envs) shuffles the steps anew for each epoch; `progress` is the
+        share of the training that was over before. Returns the metrics of `improve_policy`,
         those of `learn`, averaged over the minibatches, and the explained variance of the critic before.
         """
         config = self.config
@@ -138,8 +141,6 @@ class Agent:
         batch = self.make_batch(rollout)
         policy_metrics = self.improve_policy(batch)
         minibatch_size = len(batch.returns) // config.num_minibatches
-        seed = tf.stack([self.optimizer.iterations.value, config.seed])  # another order every time
-        order = tf.argsort(tf.random.stateless_uniform((config.num_epochs, len(batch.returns)), seed))
         order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
 
         sums, num_updates = dict.fromkeys(self.METRICS, 0.0), 0.0
@@ -308,8 +309,8 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, "trpo")
-    envs = make_envs(config.env_id, "trpo", config.num_envs, config.seed, async_envs=config.async_envs)
+    run = Run(config, ALGORITHM)
+    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
@@ -331,7 +332,8 @@ def train(config: Config) -> Result:
             run.record(infos)
 
         progress = (global_step - rollout_steps) / config.total_timesteps
-        metrics = agent.update(buffer.rollout, np.array(progress, np.float32))
+        order = agent.rng.permuted(np.tile(np.arange(rollout_steps), (config.num_epochs, 1)), axis=1)
+        metrics = agent.update(buffer.rollout, order, np.array(progress, np.float32))
         agent.numpy_policy.refresh()
         run.log(**metrics)
 
@@ -341,10 +343,10 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    with make_env(config.env_id, "trpo") as env:
+    with make_env(config.env_id, ALGORITHM) as env:
         policy = NumpyPolicy(model, env.action_space)
-    return play(policy.best, config, "trpo", folder)
+    return play(policy.best, config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, "trpo")
+    main(Config, train, evaluate, ALGORITHM)
