@@ -110,8 +110,9 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
 def with_interval(values: list[float], statistic: Callable = np.mean) -> str:
     """Such as "498.3 [495.0, 500.0]"."""
     low, high = interval(values, statistic)
-    bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
-    return f"{statistic(np.asarray(values), axis=0):.1f}{bounds}"
+    digits = 1 if np.abs(values).max() >= 20 else 2
+    bounds = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{statistic(np.asarray(values), axis=0):.{digits}f}{bounds}"
 
 
 def runs(task: Task, results: Path) -> list[dict[str, str]]:

@@ -18,6 +18,10 @@ BARS = {  # mean return of 100 greedy episodes from which a task counts as solve
     "MountainCarContinuous-v0": 90.0,
     "InvertedPendulum-v5": 950.0,
     "HalfCheetah-v5": 4_800.0,  # gymnasium's reward threshold
+    "CliffWalking-v1": -13.0,  # the optimum
+    "Taxi-v4": 7.5,
+    "FrozenLake8x8-v1": 0.7,
+    "HiddenVelocityCartPole-v1": 400.0,
 }
 
 PAPERS = {
@@ -53,13 +57,23 @@ class Task:
     missing: str = ""
 
 
+_LANDER = (
+    "--total-timesteps 250000 --buffer-size 100000 --learning-starts 5000 --train-frequency 64"
+    " --gradient-steps 32 --tau 0.005 --target-network-frequency 1"
+)
+_ACROBOT = "--total-timesteps 60000 --end-epsilon 0.05"
+_MINATAR = (
+    "--network cnn --hidden-sizes 128 --num-envs 8 --total-timesteps 500000 --buffer-size 100000"
+    " --batch-size 32 --train-frequency 64 --gradient-steps 16 --target-network-frequency 250"
+    " --learning-rate 5e-4 --end-epsilon 0.02 --learning-starts 5000"
+)
 _PPO_PENDULUM = "--gamma 0.9 --num-minibatches 32 --max-grad-norm inf --total-timesteps 400000"
 _A2C_PENDULUM = (
     "--gamma 0.9 --gae-lambda 0.9 --normalize-rewards --num-envs 32 --num-steps 8 --learning-rate 2e-3"
     " --max-grad-norm inf --total-timesteps 3000000"
 )
 _REINFORCE_PENDULUM = (
-    "--gamma 0.9 --normalize-rewards --num-envs 2 --num-steps 200 --learning-rate 3e-3 --max-grad-norm inf"
+    "--gamma 0.9 --num-envs 2 --num-steps 200 --learning-rate 3e-3 --max-grad-norm inf"
     " --total-timesteps 800000"
 )
 _WITH_MEMORY = (  # noise that does not cancel out from step to step finds the flag
@@ -72,9 +86,23 @@ _FUJIMOTO = (  # the paper's settings
 
 TASKS = [
     Task("q_learning", "CartPole-v1", seeds=10),
+    Task("q_learning", "CliffWalking-v1", "--total-timesteps 50000 --learning-rate 0.5"),
+    Task("q_learning", "Taxi-v4", "--total-timesteps 200000 --learning-rate 0.5"),
+    Task(
+        "q_learning",
+        "FrozenLake8x8-v1",
+        "--total-timesteps 300000 --learning-rate 0.1 --gamma 0.999 --initial-value 1",
+    ),
     Task("dqn", "CartPole-v1", seeds=10),
+    Task("dqn", "Acrobot-v1", _ACROBOT),
+    Task("dqn", "LunarLander-v3", _LANDER),
+    Task("dqn", "MinAtar/Breakout-v1", _MINATAR, seeds=2),
     Task("double_dqn", "CartPole-v1", seeds=10),
+    Task("double_dqn", "Acrobot-v1", _ACROBOT),
+    Task("double_dqn", "LunarLander-v3", _LANDER),
     Task("dueling_dqn", "CartPole-v1", seeds=10),
+    Task("dueling_dqn", "Acrobot-v1", _ACROBOT),
+    Task("dueling_dqn", "LunarLander-v3", _LANDER),
     Task("reinforce", "CartPole-v1", seeds=10),
     Task("reinforce", "Pendulum-v1", _REINFORCE_PENDULUM),
     Task("a2c", "CartPole-v1", seeds=10),
