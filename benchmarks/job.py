@@ -137,7 +137,7 @@ def of_learning(options: dict) -> dict:
 @functools.cache
 def resolved(script: str, options: str) -> dict:
     """All options of learning that a command line comes to with today's defaults; none if it is wrong."""
-    from common.run import parse
+    from common.options import parse
 
     config_class = importlib.import_module(f"{script}.{script}").Config
     try:

@@ -5,8 +5,8 @@
     python benchmarks/overestimation.py dqn double_dqn --plot-only     # the figure again, from the table
 
 While a script trains as it always does, its greedy policy is played from first states that are the same for
-every measurement. `stated` is the mean over them of max_a Q(s, a), or of Q(s, μ(s)) (of TD3, the first critic,
-which the actor follows); `realised` is the mean discounted return from there to the end of the episode;
+every measurement. `stated` is the mean over them of max_a Q(s, a), or of Q(s, μ(s)) (of TD3's critics the one
+that the actor follows); `realised` is the mean discounted return from there to the end of the episode;
 `overestimation` is the first less the second. All three are columns of the run's metrics.csv and scalars of
 its TensorBoard, and over all seeds a table and a figure, benchmarks/results/overestimation_<last script>.
 """
@@ -19,7 +19,8 @@ from typing import Any
 
 from common.envs import make_env, view_options
 from common.networks import fast_copy
-from common.run import PositiveInt, Run
+from common.options import PositiveInt
+from common.run import Run
 from matplotlib.figure import Figure
 import numpy as np
 import tyro

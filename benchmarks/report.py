@@ -197,12 +197,14 @@ def summary_table(results: Path, script: str = "") -> str:
 def learning_table(results: Path, script: str = "") -> str:
     """Every task: mean and interquartile mean over seeds, beside the best published figure."""
     published = {(row["script"], row["env_id"]): row for row in job.read_csv(PUBLISHED)}
-    lines, used, missing = [], [], []
+    lines, used, missing, commands = [], [], [], []
     for task in TASKS:
         rows = runs(task, results) if script in ("", task.script) else []
         if not rows:
             continue
         used += rows
+        if script and task.options:
+            commands.append(f"    python {script}/{script}.py --env-id {task.env_id} {task.options}")
         values = [float(row["evaluation_mean"]) for row in rows]
         best = published.get((task.script, task.env_id))
         theirs = "–"
@@ -228,6 +230,10 @@ def learning_table(results: Path, script: str = "") -> str:
     header = ["script and task", "steps", "seeds solved", "mean [95 %]", "interquartile mean [95 %]"]
     header += ["steps to the bar", "seconds to the bar", "seconds in all", "best published"]
     notes = "".join(f"\n\n{line}" for line in missing)
+    if commands:
+        notes += "\n\n".join(
+            ["\n\nThe commands of the rows but the first, with `--seed` 0, 1, …:", "\n".join(commands)]
+        )
     return table(header, lines) + notes + origin(used)
 
 

@@ -1,4 +1,4 @@
-"""A run from the command line to its last file: options, folder, metrics, progress, checkpoints, evaluation.
+"""A run from its first line to its last file: folder, metrics, progress, checkpoints, model, evaluation.
 
 Nothing here knows an algorithm. A script's `train` uses a `Run` like this:
 
@@ -29,65 +29,16 @@ import signal
 import sys
 import threading
 import time
-import typing
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 import uuid
 
-from annotated_types import BaseMetadata, Ge, Gt, Interval, Le, Lt
 from common.envs import episode_ends, make_env, make_video_env, view_options
 from common.errors import UserError
+from common.options import RunConfig, check, load_config, parse
 from common.quiet import without_chatter
 import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
-import tyro
-
-PositiveInt = Annotated[int, Gt(0)]
-NonNegativeInt = Annotated[int, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Interval(ge=0, le=1)]
-Seed = Annotated[int, Interval(ge=0, lt=2**32)]
-
-
-@dataclasses.dataclass(kw_only=True)
-class RunConfig:
-    """The options every script shares."""
-
-    env_id: str = "CartPole-v1"
-    """Environment: any id that gymnasium.make takes, package.module:Name-v0 too."""
-    total_timesteps: PositiveInt = 50_000
-    """Environment steps to train for, summed over all environments."""
-    seed: Seed = 0
-    """Seeds networks, sampling, exploration and environments: the same seed gives the same run."""
-    num_envs: PositiveInt = 1
-    """Copies of the environment that are stepped together."""
-    async_envs: bool = False
-    """Step each copy in a process of its own: pays for environments slower than 0.3 ms a step."""
-    eval_episodes: NonNegativeInt = 100
-    """Greedy episodes played after training, on environments seeded apart."""
-    save_model: bool = True
-    """Leave the model in the run folder: model.keras, or model.npz for a table."""
-    capture_video: bool = False
-    """Leave an mp4 of the first evaluation episode."""
-    render: bool = False
-    """Show the evaluation in a window."""
-    track: bool = False
-    """Log to Weights & Biases too; with WANDB_MODE=offline no account is needed."""
-    wandb_project: str = "deep-rl-keras"
-    """Weights & Biases project."""
-    runs_dir: str = "runs"
-    """Where run folders are made."""
-    log_frequency: PositiveInt = 1_000
-    """Environment steps between rows of metrics.csv, at the least."""
-    checkpoint_frequency: NonNegativeInt = 10_000
-    """Environment steps between checkpoints; 0 for one at the end only."""
-    resume: str | None = None
-    """Run folder to continue from its last checkpoint, with its options unless given anew."""
-    evaluate: str | None = None
-    """Saved model to play, instead of training."""
-    eager: bool = False
-    """Run the update uncompiled, so that print and a debugger work inside it."""
 
 
 @dataclasses.dataclass
@@ -117,8 +68,8 @@ class Run:
         algorithm: the script's name.
 
     Raises:
-        UserError: for an option out of its range, a folder that cannot be written, a disk that is full,
-            a run folder to resume that is none, or no way to reach Weights & Biases.
+        UserError: for an option out of its range, an environment that cannot be recorded, or a run folder
+            to resume that is none.
     """
 
     def __init__(self, config: RunConfig, algorithm: str):
@@ -135,22 +86,12 @@ class Run:
         self.state: dict[str, Any] = {}
         self._bar: tqdm | None = None
         seed_everything(config)
-        # a wrong environment leaves no folder behind
-        make_env(config.env_id, algorithm, **view_options(config)).close()
         if config.capture_video:
             make_video_env(config.env_id, algorithm, "", **view_options(config)).env.close()
         self._started = time.perf_counter()
+        self.folder = Path(config.resume or "")  # a new one is made when all else has been: see checkpoint
         if config.resume:
-            self.folder = Path(config.resume)
             self._read_counters()
-            return
-        try:
-            self.folder = _new_folder(config, algorithm)
-            self._write_config()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {config.runs_dir}: {error.strerror or error}: choose --runs-dir"
-            ) from error
 
     @property
     def env_seeds(self) -> list[int]:
@@ -161,15 +102,25 @@ class Run:
     # ---- what survives -----------------------------------------------------------------------------------
 
     def checkpoint(self, **state: Any) -> None:
-        """Name what a checkpoint holds, and when resuming read it back.
+        """Make the run folder and name what a checkpoint holds; when resuming, read it back.
 
+        Nothing is written before: what was wrong with the environment or the networks leaves no folder.
         Each value is a Keras model or optimizer or another TensorFlow trackable, a `np.random.Generator`,
         a NumPy array, or an object with `save_state(path)` and `load_state(path)`.
 
         Raises:
-            UserError: if the disk has no room for two checkpoints, or the checkpoint does not fit.
+            UserError: if the folder cannot be made, the disk has no room for two checkpoints, or the
+                checkpoint does not fit.
         """
         self.state = state
+        if not self.config.resume:
+            try:
+                self.folder = _new_folder(self.config, self.algorithm)
+                self._write_config()
+            except OSError as error:
+                raise UserError(
+                    f"cannot write to {self.config.runs_dir}: {error.strerror or error}: choose --runs-dir"
+                ) from error
         needed = 2 * sum(getattr(value, "nbytes", 0) for value in state.values()) + 10_000_000
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -478,57 +429,6 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable, alg
         sys.exit(_complain(str(interrupt) or "stopped", 130))
 
 
-def parse(config_class: type[RunConfig], args: list[str] | None = None) -> RunConfig:
-    """Parse the command line; `--resume` and `--evaluate` start from the options their run folder holds."""
-    config = tyro.cli(config_class, args=args)
-    path = Path(config.resume or config.evaluate or "")
-    folder = path if path.is_dir() else path.parent
-    if (config.resume or config.evaluate) and (folder / "config.json").exists():
-        known = {field.name for field in dataclasses.fields(config_class)} - {"resume", "evaluate"}
-        if config.evaluate:  # how it was trained, not how it is to be shown
-            known -= {"render", "capture_video", "track", "eager"}
-        saved = {name: value for name, value in load_config(folder).items() if name in known}
-        saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
-        config = tyro.cli(config_class, args=args, default=config_class(**saved))
-    return config
-
-
-def check(config: RunConfig) -> None:
-    """Check every option against the range its annotation gives.
-
-    Raises:
-        UserError: that names the option, its value and its range.
-    """
-    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
-        value = getattr(config, name)
-        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
-            choices = " or ".join(map(str, typing.get_args(hint)))
-            raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {choices}")
-        inner = [hint, *typing.get_args(hint)]
-        limits = [limit for kind in inner for limit in getattr(kind, "__metadata__", ())]
-        for number in value if isinstance(value, tuple | list) else (value,):
-            for limit in limits:
-                _check_limit(name, number, limit)
-
-
-def _check_limit(name: str, number: Any, limit: BaseMetadata) -> None:
-    option = "--" + name.replace("_", "-")
-    for bound in limit if isinstance(limit, Interval) else (limit,):
-        match bound:
-            case Gt(gt=low):
-                fits, words = number > low, f"greater than {low}"
-            case Ge(ge=low):
-                fits, words = number >= low, f"at least {low}"
-            case Lt(lt=high):
-                fits, words = number < high, f"less than {high}"
-            case Le(le=high):
-                fits, words = number <= high, f"at most {high}"
-            case _:
-                continue
-        if not fits:
-            raise UserError(f"{option} is {number}: it must be {words}")
-
-
 def seed_everything(config: RunConfig) -> None:
     """Seed Python, NumPy and, where the script uses it, TensorFlow and Keras; choose compiled or eager."""
     random.seed(config.seed)
@@ -618,18 +518,6 @@ def draw_learning_curve(folder: Path) -> None:
     axes.plot([int(row["global_step"]) for row in rows], [float(row["episodic_return"]) for row in rows])
     axes.set(xlabel="environment steps", ylabel="episodic return", title=folder.name)
     axes.figure.savefig(folder / "learning_curve.png", dpi=100)
-
-
-def load_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a run folder.
-
-    Raises:
-        UserError: if there is none, or it is no JSON.
-    """
-    try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
 
 
 def _new_folder(config: RunConfig, algorithm: str) -> Path:

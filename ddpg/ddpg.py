@@ -24,18 +24,9 @@ from pathlib import Path
 
 from common.envs import make_envs, play, true_next_observations
 from common.networks import NumpyNetwork, mlp
+from common.options import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, RunConfig
 from common.replay_buffer import ReplayBuffer, Transitions
-from common.run import (
-    Fraction,
-    NonNegative,
-    NonNegativeInt,
-    Positive,
-    PositiveInt,
-    Result,
-    Run,
-    RunConfig,
-    main,
-)
+from common.run import Result, Run, main
 import gymnasium as gym
 import keras
 import numpy as np
@@ -46,7 +37,7 @@ ALGORITHM = "ddpg"
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of DDPG; those of every script stand in `common.run.RunConfig`."""
+    """The options of DDPG; those of every script stand in `common.options.RunConfig`."""
 
     env_id: str = "Pendulum-v1"
     """Environment, with Box actions."""

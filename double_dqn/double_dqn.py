@@ -24,8 +24,9 @@ from typing import Literal
 
 from common.envs import make_envs, play, true_next_observations, view_options
 from common.networks import NETWORKS, fast_copy
+from common.options import Fraction, NonNegativeInt, Positive, PositiveInt, RunConfig
 from common.replay_buffer import ReplayBuffer, Transitions
-from common.run import Fraction, NonNegativeInt, Positive, PositiveInt, Result, Run, RunConfig, main
+from common.run import Result, Run, main
 import gymnasium as gym
 import keras
 import numpy as np
@@ -36,7 +37,7 @@ ALGORITHM = "double_dqn"
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of Double DQN; those of every script stand in `common.run.RunConfig`."""
+    """The options of Double DQN; those of every script stand in `common.options.RunConfig`."""
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete actions."""

@@ -26,8 +26,9 @@ from typing import NamedTuple
 from common.envs import make_env, make_envs, play, true_next_observations
 from common.networks import NumpyPolicy, mlp, policy_head
 from common.normalization import RewardScaling, RunningNormalization
+from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
 from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten
-from common.run import Fraction, NonNegative, Positive, PositiveInt, Result, Run, RunConfig, main
+from common.run import Result, Run, main
 import gymnasium as gym
 import keras
 import numpy as np
@@ -38,7 +39,7 @@ ALGORITHM = "ppo"
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of PPO; those of every script stand in `common.run.RunConfig`."""
+    """The options of PPO; those of every script stand in `common.options.RunConfig`."""
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete or Box actions."""

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.envs import make_envs, play, true_next_observations, view_options
-from common.run import Fraction, Positive, PositiveInt, Result, Run, RunConfig, main
+from common.options import Fraction, Positive, PositiveInt, RunConfig
+from common.run import Result, Run, main
 import gymnasium as gym
 import numpy as np
 
@@ -30,7 +31,7 @@ ALGORITHM = "q_learning"
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of Q-learning; those of every script stand in `common.run.RunConfig`."""
+    """The options of Q-learning; those of every script stand in `common.options.RunConfig`."""
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete actions."""

@@ -3,7 +3,7 @@
 from common import envs as envs_module
 from common.envs import Bins, episode_ends, make_env, make_envs, play, true_next_observations
 from common.errors import UserError
-from common.run import RunConfig
+from common.options import RunConfig
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 import numpy as np

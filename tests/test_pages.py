@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import re
 
-from common.run import RunConfig
+from common.options import RunConfig
 import pytest
 
 from tests.conftest import ROOT, SHORT

@@ -10,7 +10,8 @@ import sys
 import time
 
 from common.errors import UserError
-from common.run import Run, RunConfig, check
+from common.options import RunConfig, check
+from common.run import Run
 import numpy as np
 import pytest
 
