@@ -374,10 +374,10 @@ def curves(task: Task, results: Path, x: str) -> tuple[np.ndarray, np.ndarray] |
     return grid, np.array([np.interp(grid, *zip(*points)) for points in by_seed.values()])
 
 
-def draw_learning(results: Path, x: str) -> Figure | None:
+def draw_learning(results: Path, x: str, tasks: list[Task]) -> Figure | None:
     """A panel an environment, a line a script: mean training return and its interval over seeds."""
     panels = defaultdict(list)
-    for task in TASKS:
+    for task in tasks:
         if (lines := curves(task, results, x)) is not None:
             panels[task.env_id].append((task, *lines))
     if not panels:
@@ -466,11 +466,12 @@ def main(options: Options) -> None:
     """Write tables and figures, and fill the pages."""
     figures = options.results / "figures"
     figures.mkdir(parents=True, exist_ok=True)
+    default_tasks = [next(task for task in TASKS if task.script == name) for name in NAMES]
     shown = []
     with matplotlib.rc_context(STYLE):
         for name, figure in {
-            "learning_steps": draw_learning(options.results, "global_step"),
-            "learning_seconds": draw_learning(options.results, "seconds"),
+            "learning_steps": draw_learning(options.results, "global_step", TASKS),
+            "learning_seconds": draw_learning(options.results, "seconds", default_tasks),
             "speed": draw_speed(options.results),
             "num_envs": draw_num_envs(options.results),
         }.items():
