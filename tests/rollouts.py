@@ -82,3 +82,15 @@ def gradients_of(agent, monkeypatch, call):
 def train_briefly(module, tmp_path, **options):
     """A short run of a script, called from Python."""
     return module.train(module.Config(runs_dir=str(tmp_path), eval_episodes=2, **options))
+
+
+def assert_slope(loss, weights, gradients):
+    """The gradients are those of `loss(weights)`, by finite differences in float64."""
+    for w, gradient in zip(weights, gradients):
+        for index in np.ndindex(w.shape):
+            before = w[index]
+            w[index] = before + 1e-5
+            up = loss(weights)
+            w[index] = before - 1e-5
+            np.testing.assert_allclose(gradient[index], (up - loss(weights)) / 2e-5, rtol=0, atol=1e-3)
+            w[index] = before

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from a2c import a2c
-from tests.rollouts import dense, gradients_of, log_probabilities, make_agent, random_rollout
+from tests.rollouts import assert_slope, dense, gradients_of, log_probabilities, make_agent, random_rollout
 
 
 @pytest.mark.parametrize("actions", ["discrete", "box"])
@@ -22,14 +22,7 @@ def test_gradient_against_finite_differences(actions, monkeypatch):
 
     gradients = gradients_of(agent, monkeypatch, lambda: agent.learn(batch))
     weights = [w.numpy().astype(np.float64) for w in agent.actor.trainable_variables]
-    for w, gradient in zip(weights, gradients):
-        for index in np.ndindex(w.shape):
-            before = w[index]
-            w[index] = before + 1e-5
-            up = loss(weights)
-            w[index] = before - 1e-5
-            assert gradient[index] == pytest.approx((up - loss(weights)) / 2e-5, abs=1e-3)
-            w[index] = before
+    assert_slope(loss, weights, gradients)
     error = dense(agent.critic, observations)[:, 0] - batch.returns.numpy()
     assert gradients[-1][0] == pytest.approx(0.7 * error.mean(), rel=1e-3)  # of the critic's last bias
 

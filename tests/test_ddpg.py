@@ -1,6 +1,5 @@
 """DDPG against a computation of its own in NumPy, and against environments whose best action is known."""
 
-from common.errors import UserError
 from common.networks import NumpyNetwork
 from common.replay_buffer import Transitions
 import gymnasium as gym
@@ -194,41 +193,6 @@ def test_each_episode_begins_without_noise(tmp_path, monkeypatch):
     assert [bool(noise.any()) for noise in seen] == [step % 3 > 0 for step in range(12)]
 
 
-def quick(config_class, env_id, tmp_path, **options):
-    """The options of a short training run."""
-    return config_class(
-        env_id=f"tests.environments:{env_id}-v0",
-        gamma=0.9,
-        tau=0.05,
-        learning_starts=500,
-        actor_learning_rate=3e-3,
-        critic_learning_rate=3e-3,
-        batch_size=64,
-        hidden_sizes=(32,),
-        eval_episodes=2,
-        runs_dir=str(tmp_path),
-        **options,
-    )
-
-
-def test_the_greedy_action_converges_to_the_best(tmp_path):
-    """Bounds [−1, 3] and [2, 10], reward −|a − (2.5, 3)|²."""
-    config = quick(Config, "Quadratic", tmp_path, total_timesteps=12_000)  # a fast actor saturates at a bound
-    config.actor_learning_rate, config.hidden_sizes, config.exploration_noise = 1e-4, (64, 64), 0.3
-    result = train(config)
-    np.testing.assert_allclose(result.model(np.ones((1, 1), np.float32))[0], [2.5, 3.0], atol=0.15)
-    assert result.evaluation_returns.mean() > -0.05
-
-
-@pytest.mark.parametrize(("name", "value"), [("TruncatingBox", 10.0), ("TerminatingBox", 1.0)])
-def test_q_of_a_one_state_environment(name, value, tmp_path):
-    """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
-    result = train(quick(Config, name, tmp_path, total_timesteps=3_000))
-    action = result.model(np.ones((1, 1), np.float32)).numpy()
-    q_values = result.networks["critic"](np.hstack([np.ones((1, 1), np.float32), action]))
-    np.testing.assert_allclose(q_values, value, rtol=0.02)
-
-
 def test_several_environments_at_once(tmp_path):
     config = Config(num_envs=3, total_timesteps=601, learning_starts=60, gradient_steps=2)
     config.runs_dir, config.eval_episodes = str(tmp_path), 3
@@ -236,21 +200,3 @@ def test_several_environments_at_once(tmp_path):
     np.testing.assert_array_equal(evaluate(result.model, config), result.evaluation_returns)
     inputs = np.ones((1, 3), np.float32)
     np.testing.assert_allclose(NumpyNetwork(result.model)(inputs), result.model(inputs), rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["ddpg", "td3"])
-def test_actions_it_cannot_choose_are_told_in_one_line(name, module, tmp_path):
-    for env_id, words in (("CartPole-v1", "dqn"), ("tests.environments:InfiniteActions-v0", "ppo")):
-        with pytest.raises(UserError, match=words) as error:
-            module(name).train(module(name).Config(env_id=env_id, runs_dir=str(tmp_path)))
-        assert "\n" not in str(error.value)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", ["ddpg", "td3"])
-def test_observations_and_actions_of_any_shape_and_type(name, module, tmp_path):
-    config = module(name).Config(
-        env_id="tests.environments:Shapes-v0", total_timesteps=40, learning_starts=20, train_frequency=10
-    )
-    config.runs_dir, config.eval_episodes = str(tmp_path), 2
-    assert len(module(name).train(config).evaluation_returns) == 2

@@ -111,3 +111,4 @@ def test_what_cannot_be_is_told_in_one_line(options, words, tmp_path):
     process = run_script(tmp_path, "dqn", *options.split())
     assert process.returncode == 2 and words in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()

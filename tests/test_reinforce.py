@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from reinforce import reinforce
-from tests.rollouts import dense, gradients_of, log_probabilities, make_agent, random_rollout, update
+from tests.rollouts import (
+    assert_slope,
+    dense,
+    gradients_of,
+    log_probabilities,
+    make_agent,
+    random_rollout,
+    update,
+)
 
 
 def returns_to_go(rollout, gamma):
@@ -56,14 +64,7 @@ def test_gradient_against_finite_differences(actions, normalize, monkeypatch):
     batch = agent.make_batch(rollout)
     gradients = gradients_of(agent, monkeypatch, lambda: agent.learn(batch))
     weights = [w.numpy().astype(np.float64) for w in agent.actor.trainable_variables]
-    for w, gradient in zip(weights, gradients):
-        for index in np.ndindex(w.shape):
-            before = w[index]
-            w[index] = before + 1e-5
-            up = loss(weights)
-            w[index] = before - 1e-5
-            assert gradient[index] == pytest.approx((up - loss(weights)) / 2e-5, abs=1e-3)
-            w[index] = before
+    assert_slope(loss, weights, gradients)
     error = (values - returns[finished]).mean()
     assert gradients[-1][0] == pytest.approx(0.5 * error, rel=1e-3)  # of the baseline's last bias
 

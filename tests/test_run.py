@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+import re
 import shutil
 import signal
 import subprocess
@@ -294,3 +295,16 @@ def test_runs_from_any_folder_and_from_python(tmp_path, monkeypatch, module):
     result = dqn.train(dqn.Config(total_timesteps=300, eval_episodes=2, runs_dir="here"))
     assert set(result.networks) == {"q_network"} and len(result.evaluation_returns) == 2
     assert len(result.episode_returns) > 3 and Path("here").is_dir()
+
+
+def test_a_script_copied_out_with_common_beside_it_runs(tmp_path):
+    shutil.copy(ROOT / "dqn" / "dqn.py", tmp_path)
+    shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "common" / "__init__.py").open("a") as file:
+        file.write('\nprint("the common beside the script")\n')
+    process = subprocess.run(
+        [sys.executable, "dqn.py", *short_options("dqn")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("the common beside the script")
+    assert re.search(r"^evaluation: mean return", process.stdout, re.MULTILINE)

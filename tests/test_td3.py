@@ -15,9 +15,9 @@ from tests.test_ddpg import (
     NumpyActor,
     NumpyNet,
     assert_same_weights,
-    quick,
     random_batches,
 )
+from tests.test_off_policy import quick
 
 NETWORKS = ("actor", "critic", "critic_2", "target_actor", "target_critic", "target_critic_2")
 
@@ -127,26 +127,9 @@ def test_smoothing_noise(policy_noise, noise_clip, monkeypatch):
     np.testing.assert_array_equal([actions.min(axis=0), actions.max(axis=0)], [LOW, HIGH])
 
 
-def test_the_greedy_action_converges_to_the_best(tmp_path):
-    config = quick(Config, "Quadratic", tmp_path, total_timesteps=12_000)  # a fast actor saturates at a bound
-    config.actor_learning_rate, config.hidden_sizes, config.exploration_noise = 1e-4, (64, 64), 0.3
-    result = train(config)
-    np.testing.assert_allclose(result.model(np.ones((1, 1), np.float32))[0], [2.5, 3.0], atol=0.15)
-    assert result.evaluation_returns.mean() > -0.05
-
-
-@pytest.mark.parametrize(("name", "value"), [("TruncatingBox", 10.0), ("TerminatingBox", 1.0)])
-def test_q_of_a_one_state_environment(name, value, tmp_path):
-    result = train(quick(Config, name, tmp_path, total_timesteps=3_000))
-    action = result.model(np.ones((1, 1), np.float32)).numpy()
-    for critic in ("critic", "critic_2"):
-        q_values = result.networks[critic](np.hstack([np.ones((1, 1), np.float32), action]))
-        np.testing.assert_allclose(q_values, value, rtol=0.03)
-
-
 def test_the_smoothing_generator_survives(tmp_path):
     """A checkpoint holds the generator of the noise, with the state that it had come to."""
-    result = train(quick(Config, "Quadratic", tmp_path, total_timesteps=600))
+    result = train(quick(td3, "Quadratic", tmp_path, total_timesteps=600))
     (checkpoint,) = (result.folder / "checkpoints").iterdir()
     (name,) = (n for n, _ in tf.train.list_variables(str(checkpoint / "variables")) if "smoothing" in n)
     state = tf.train.load_variable(str(checkpoint / "variables"), name)

@@ -1,0 +1,68 @@
+"""What DDPG and TD3 must both do: find the best action, value what a time limit cuts off, take any space."""
+
+import importlib
+
+from common.errors import UserError
+import numpy as np
+import pytest
+
+
+@pytest.fixture(params=["ddpg", "td3"])
+def off_policy(request):
+    """The module of each script in turn."""
+    return importlib.import_module(f"{request.param}.{request.param}")
+
+
+def quick(script, env_id, tmp_path, **options):
+    """The options of a short training run."""
+    return script.Config(
+        env_id=f"tests.environments:{env_id}-v0",
+        gamma=0.9,
+        tau=0.05,
+        learning_starts=500,
+        actor_learning_rate=3e-3,
+        critic_learning_rate=3e-3,
+        batch_size=64,
+        hidden_sizes=(32,),
+        eval_episodes=2,
+        runs_dir=str(tmp_path),
+        **options,
+    )
+
+
+def test_the_greedy_action_converges_to_the_best(off_policy, tmp_path):
+    """Bounds [−1, 3] and [2, 10], reward −|a − (2.5, 3)|²."""
+    config = quick(off_policy, "Quadratic", tmp_path, total_timesteps=12_000)
+    config.actor_learning_rate = 1e-4  # a fast actor saturates at a bound
+    config.hidden_sizes, config.exploration_noise = (64, 64), 0.3
+    result = off_policy.train(config)
+    np.testing.assert_allclose(result.model(np.ones((1, 1), np.float32))[0], [2.5, 3.0], atol=0.15)
+    assert result.evaluation_returns.mean() > -0.05
+
+
+@pytest.mark.parametrize(("name", "value"), [("TruncatingBox", 10.0), ("TerminatingBox", 1.0)])
+def test_q_of_a_one_state_environment(off_policy, name, value, tmp_path):
+    """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
+    result = off_policy.train(quick(off_policy, name, tmp_path, total_timesteps=3_000))
+    action = result.model(np.ones((1, 1), np.float32)).numpy()
+    critics = [network for name, network in result.networks.items() if name.startswith("critic")]
+    assert critics
+    for critic in critics:
+        q_values = critic(np.hstack([np.ones((1, 1), np.float32), action]))
+        np.testing.assert_allclose(q_values, value, rtol=0.03)
+
+
+def test_actions_it_cannot_choose_are_told_in_one_line(off_policy, tmp_path):
+    for env_id, words in (("CartPole-v1", "dqn"), ("tests.environments:InfiniteActions-v0", "ppo")):
+        with pytest.raises(UserError, match=words) as error:
+            off_policy.train(off_policy.Config(env_id=env_id, runs_dir=str(tmp_path)))
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_observations_and_actions_of_any_shape_and_type(off_policy, tmp_path):
+    config = off_policy.Config(
+        env_id="tests.environments:Shapes-v0", total_timesteps=40, learning_starts=20, train_frequency=10
+    )
+    config.runs_dir, config.eval_episodes = str(tmp_path), 2
+    assert len(off_policy.train(config).evaluation_returns) == 2
