@@ -466,7 +466,7 @@ def main(options: Options) -> None:
     """Write tables and figures, and fill the pages."""
     figures = options.results / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    default_tasks = [next(task for task in TASKS if task.script == name) for name in NAMES]
+    default_tasks = list({task.script: task for task in reversed(TASKS)}.values())  # the first of each
     shown = []
     with matplotlib.rc_context(STYLE):
         for name, figure in {

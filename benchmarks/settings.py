@@ -22,6 +22,7 @@ BARS = {  # mean return of 100 greedy episodes from which a task counts as solve
     "Taxi-v4": 7.5,
     "FrozenLake8x8-v1": 0.7,
     "HiddenVelocityCartPole-v1": 400.0,
+    "MinAtar/Breakout-v1": 5.0,  # ten times what a random policy gets
 }
 
 PAPERS = {

@@ -30,7 +30,8 @@ def random_rollout(num_steps=20, num_envs=3, actions="discrete", seed=0):
 
 def make_agent(module, actions="discrete", num_envs=3, **options):
     """An agent of a script for the spaces above, its weights moved away from where they start."""
-    options = {"hidden_sizes": (5,), "normalize_advantages": False} | options
+    plain = {"hidden_sizes": (5,), "normalize_advantages": False, "normalize_rewards": False}
+    options = plain | options
     agent = module.Agent(OBSERVATIONS, ACTIONS[actions], module.Config(num_envs=num_envs, **options))
     rng = np.random.default_rng(1)
     for network in (agent.actor, agent.critic):

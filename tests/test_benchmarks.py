@@ -130,7 +130,7 @@ def kill_a_worker_that_runs_a_script(pid, patience=120):
     "row", [*settings.TASKS, *settings.SPEEDS], ids=lambda row: f"{row.script}-{row.env_id}"
 )
 def test_each_row_of_the_settings_is_a_command_that_the_script_takes(row, module):
-    from common.run import check, parse
+    from common.options import check, parse
 
     quiet = shlex.split(speed.QUIET) if isinstance(row, settings.Speed) else []
     config = parse(module(row.script).Config, ["--env-id", row.env_id, *shlex.split(row.options), *quiet])
@@ -183,7 +183,7 @@ def test_intervals_hold_the_mean_and_equal_seeds_have_no_width():
     low, high = report.interval([1.0, 2.0, 3.0, 4.0])
     assert 1.0 <= low < 2.5 < high <= 4.0
     assert report.with_interval([500.0, 500.0, 500.0]) == "500.0 [500.0, 500.0]"
-    assert report.with_interval([7.0]) == "7.0"
+    assert report.with_interval([7.0]) == "7.00"  # small numbers have two decimals
     assert report.interquartile_mean([0.0, 1.0, 2.0, 100.0]) == 1.5
 
 

@@ -181,16 +181,17 @@ def test_noise_is_white_or_ornstein_uhlenbeck(noise_reversion, correlation):
     np.testing.assert_allclose(noises[-1].std(axis=0), scale, rtol=0.1)
 
 
-def test_each_episode_begins_without_noise(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "length"), [("BoxActions", 3), ("TruncatingBox", 5)])
+def test_each_episode_begins_without_noise(name, length, tmp_path, monkeypatch):
     seen = []
     act = Agent.act
     monkeypatch.setattr(
         Agent, "act", lambda self, *a, **k: seen.append(self.noise.copy()) or act(self, *a, **k)
     )
-    config = Config(env_id="tests.environments:BoxActions-v0", total_timesteps=12, learning_starts=0)
+    config = Config(env_id=f"tests.environments:{name}-v0", total_timesteps=12, learning_starts=0)
     config.runs_dir, config.eval_episodes, config.noise_reversion = str(tmp_path), 0, 0.1
     train(config)
-    assert [bool(noise.any()) for noise in seen] == [step % 3 > 0 for step in range(12)]
+    assert [bool(noise.any()) for noise in seen] == [step % length > 0 for step in range(12)]
 
 
 def test_several_environments_at_once(tmp_path):
