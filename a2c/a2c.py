@@ -23,7 +23,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from common.envs import make_env, make_envs, play, true_next_observations
+from common.envs import make_envs, play, true_next_observations
 from common.networks import NumpyPolicy, mlp, policy_head
 from common.normalization import RewardScaling, RunningNormalization
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
@@ -108,7 +108,7 @@ class Agent:
         self.variables = self.actor.trainable_variables + self.critic.trainable_variables
         self.optimizer = keras.optimizers.RMSprop(config.learning_rate, 0.99, epsilon=config.epsilon)
         self.optimizer.build(self.variables)
-        self.numpy_policy = NumpyPolicy(self.actor, action_space)
+        self.numpy_policy = NumpyPolicy(self.actor)
         self.rng = np.random.default_rng([config.seed, 2])
 
     def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -243,9 +243,7 @@ def train(config: Config) -> Result:
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    with make_env(config.env_id, ALGORITHM) as env:
-        policy = NumpyPolicy(model, env.action_space)
-    return play(policy.best, config, ALGORITHM, folder)
+    return play(NumpyPolicy(model).best, config, ALGORITHM, folder)
 
 
 if __name__ == "__main__":

@@ -278,21 +278,22 @@ class NumpyNetwork:
 
 
 class NumpyPolicy:
-    """Acts with a NumPy copy of an actor: a Categorical policy over Discrete actions, a Gaussian over Box.
+    """Acts with a NumPy copy of an actor: Gaussian if its last layer is a `GaussianHead`, else Categorical.
 
-    The actor's outputs are logits (batch, n), or means and log standard deviations (batch, 2 n). Noise is
+    The actor's outputs are means and log standard deviations (batch, 2 n), or logits (batch, n). Noise is
     drawn apart from the actions, because one call for a whole rollout costs as much as one for a step.
 
     Args:
         actor: a Keras model that `NumpyNetwork` can copy.
-        action_space: Discrete, or Box of one axis.
     """
 
-    def __init__(self, actor: keras.Model, action_space: gym.Space):
+    def __init__(self, actor: keras.Model):
         self.actor = NumpyNetwork(actor)
-        self.discrete = isinstance(action_space, gym.spaces.Discrete)
-        self.size = int(action_space.n) if self.discrete else action_space.shape[0]
-        self.low, self.high = (None, None) if self.discrete else (action_space.low, action_space.high)
+        head = actor.layers[-1]
+        self.discrete = not isinstance(head, GaussianHead)
+        self.size = actor.output_shape[-1] if self.discrete else len(head.low)
+        if not self.discrete:
+            self.low, self.high = np.array(head.low, np.float32), np.array(head.high, np.float32)
 
     def refresh(self) -> None:
         """Copy the actor's weights as they are now."""

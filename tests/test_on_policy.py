@@ -2,7 +2,6 @@
 
 import importlib
 
-from common.envs import make_envs
 from common.networks import NumpyPolicy
 import keras
 import numpy as np
@@ -161,9 +160,7 @@ def test_normalisation_travels_with_the_model(on_policy, tmp_path):
     saved = keras.models.load_model(result.folder / "model.keras")
     observations = 3 * np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     np.testing.assert_array_equal(saved(observations), result.model(observations))
-    envs = make_envs("CartPole-v1", "ppo")
-    policy = NumpyPolicy(saved, envs.single_action_space)
-    np.testing.assert_allclose(policy.actor(observations), saved(observations), atol=1e-5)
+    np.testing.assert_allclose(NumpyPolicy(saved).actor(observations), saved(observations), atol=1e-5)
 
 
 def test_statistics_change_after_the_update(on_policy, eagerly):
