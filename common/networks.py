@@ -173,8 +173,10 @@ class GaussianHead(keras.layers.Layer):
         self.initial_log_std = initial_log_std
         low, high = np.array(self.low), np.array(self.high)
         bounded = np.isfinite(low) & np.isfinite(high)
-        self.center = np.where(bounded, (low + high) / 2, np.clip(0.0, low, high)).astype(np.float32)
-        self.scale = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
+        nearest_to_zero = np.clip(0.0, low, high)
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        self.center = np.where(bounded, (low + high) / 2, nearest_to_zero).astype(np.float32)
+        self.scale = ((high - low) / 2).astype(np.float32)
 
     def build(self, input_shape):
         initializer = keras.initializers.Constant(self.initial_log_std)

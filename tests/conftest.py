@@ -41,6 +41,14 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("script", marked)
 
 
+@pytest.fixture(autouse=True)
+def compiled_again():
+    """Take back what a run with --eager has set for the process."""
+    yield
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].config.run_functions_eagerly(False)
+
+
 @pytest.fixture
 def module():
     """Import a script by its name: module("dqn") is dqn/dqn.py."""

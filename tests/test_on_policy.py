@@ -32,8 +32,6 @@ def small(module, **options):
 def eagerly():
     """Run the compiled functions uncompiled, for tests that need one call of them."""
     tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(params=SCRIPTS)

@@ -105,10 +105,7 @@ def test_every_row_is_learned_from_once_an_epoch(monkeypatch):
     )
     returns = agent.make_batch(rollout).returns.numpy()
     tf.config.run_functions_eagerly(True)
-    try:
-        update(agent, rollout)
-    finally:
-        tf.config.run_functions_eagerly(False)
+    update(agent, rollout)
     assert [len(minibatch) for minibatch in seen] == [15] * 12
     epochs = [np.concatenate(seen[k : k + 4]) for k in (0, 4, 8)]
     for epoch in epochs:
