@@ -62,7 +62,7 @@ class Config(RunConfig):
     entropy_coefficient: NonNegative = 0.0
     """c_2, the weight of the entropy bonus (paper: 0.01)."""
     value_coefficient: NonNegative = 0.5
-    """c_1, the weight of the value loss (paper: 1)."""
+    """c_1, the weight of the value loss (paper: 2 here, for its square is not halved)."""
     max_grad_norm: Positive = 0.5
     """Largest norm of the whole gradient; inf leaves it as it is."""
     normalize_advantages: bool = False
@@ -216,7 +216,8 @@ def train(config: Config) -> Result:
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     networks = {"actor": agent.actor, "critic": agent.critic}
-    run.checkpoint(**networks, optimizer=agent.optimizer, reward_scaling=agent.reward_scaling, rng=agent.rng)
+    moments = agent.reward_scaling.moments
+    run.checkpoint(**networks, optimizer=agent.optimizer, reward_moments=moments, rng=agent.rng)
     agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seeds)

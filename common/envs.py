@@ -375,7 +375,7 @@ def _play_together(policy: Policy, envs: Sequence[gym.Env], seeds: Sequence[int]
 
     Where the environment sets no time limit, an episode counts as it stands after 10,000 steps.
     """
-    limited = [env.spec is not None and env.spec.max_episode_steps is not None for env in envs]
+    limited = [env.spec is not None and _has_a_limit(env.spec) for env in envs]
     returns = np.zeros(len(seeds))
     running = list(range(len(seeds)))
     observations = [envs[k].reset(seed=seeds[k])[0] for k in running]
@@ -395,6 +395,10 @@ def _play_together(policy: Policy, envs: Sequence[gym.Env], seeds: Sequence[int]
                 observations.append(observation)
         running = still_running
     return returns
+
+
+def _has_a_limit(spec: Any) -> bool:
+    return spec.max_episode_steps is not None or "max_num_frames_per_episode" in spec.kwargs  # ALE's own
 
 
 def _make(env_id: str, render_mode: str | None, atari: bool) -> gym.Env:

@@ -113,7 +113,9 @@ def lstm(
         name: of the model.
     """
     if not hidden_sizes:
-        raise UserError("--network lstm needs a size for the LSTM: give --hidden-sizes one number or more")
+        raise UserError(
+            "--network lstm needs a size for the LSTM: give --hidden-sizes a number or more, dueling_dqn two"
+        )
     lstm_size, *dense_sizes = hidden_sizes
     layers = [keras.Input(input_shape), keras.layers.LSTM(lstm_size, unroll=True)]
     layers += [keras.layers.Dense(size, "relu") for size in dense_sizes]

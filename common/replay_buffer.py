@@ -29,7 +29,7 @@ class ReplayBuffer:
     Observations and actions keep the dtype of their space (uint8 stays uint8); rewards are float32 and
     terminations bool. The rings take `capacity` times the bytes of one transition and nothing else: 45 for
     CartPole. Of images and stacked frames every frame is kept once (see `FrameRing`), and a transition is
-    1.125 frames, 16 bytes a frame of the stack, and 21 more: 8,023 bytes for 4 frames of 84 × 84, where
+    1.125 frames, 16 bytes a frame of the stack, and 13 more: 8,015 bytes for 4 frames of 84 × 84, where
     both stacks would take 56,461. When episodes are shorter than 8 steps fewer than `capacity` are held.
 
     Args:

@@ -56,13 +56,13 @@ class Config(RunConfig):
     tau: Fraction = 1.0
     """Share τ of the online network in a target update: 1 copies it (paper), less moves softly."""
     target_network_frequency: PositiveInt = 100
-    """Updates C between target updates (paper: 10,000); updates, not environment steps."""
+    """Updates C between target updates (paper: 10,000, tuned 30,000); updates, not environment steps."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
     end_epsilon: Fraction = 0.04
-    """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
+    """Exploration ε from `exploration_fraction` on (paper: 0.1, tuned 0.01)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000

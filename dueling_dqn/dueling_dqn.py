@@ -48,7 +48,7 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
-    """Step size of Adam at the first step (paper: 2.5e-4, RMSProp)."""
+    """Step size of Adam at the first step (DQN: 2.5e-4, paper: a little less, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Share of the step size taken away, linearly, by the last step: 1 ends at 0, 0 keeps it (paper)."""
     adam_epsilon: Positive = 3.125e-4
@@ -60,13 +60,13 @@ class Config(RunConfig):
     tau: Fraction = 1.0
     """Share τ of the online network in a target update: 1 copies it (paper), less moves softly."""
     target_network_frequency: PositiveInt = 100
-    """Updates C between target updates (paper: 10,000); updates, not environment steps."""
+    """Updates C between target updates (DQN: 10,000, Double DQN: 30,000); updates, not environment steps."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
     end_epsilon: Fraction = 0.04
-    """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
+    """Exploration ε from `exploration_fraction` on (DQN: 0.1, Double DQN: 0.01)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.envs import make_envs, play, true_next_observations
+from common.errors import UserError
 from common.networks import NumpyPolicy, mlp, policy_head
 from common.normalization import RewardScaling, RunningNormalization
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
@@ -68,7 +69,7 @@ class Config(RunConfig):
     entropy_coefficient: NonNegative = 0.0
     """c_2, the weight of the entropy bonus (paper: 0.01 for Atari, none for MuJoCo)."""
     value_coefficient: NonNegative = 0.5
-    """c_1, the weight of the value loss (paper: 1 for Atari)."""
+    """c_1, the weight of the value loss (paper for Atari: 2 here, for its square is not halved)."""
     max_grad_norm: Positive = 0.5
     """Largest norm of the whole gradient (the authors' code: 0.5); inf leaves it as it is."""
     target_kl: Positive = math.inf
@@ -242,13 +243,16 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
+    if config.num_envs * config.num_steps < 2 * config.num_minibatches:
+        raise UserError("--num-minibatches leaves fewer than 2 steps in each: lower it, or raise --num-steps")
     run = Run(config, ALGORITHM)
     envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     networks = {"actor": agent.actor, "critic": agent.critic}
-    run.checkpoint(**networks, optimizer=agent.optimizer, reward_scaling=agent.reward_scaling, rng=agent.rng)
+    moments = agent.reward_scaling.moments
+    run.checkpoint(**networks, optimizer=agent.optimizer, reward_moments=moments, rng=agent.rng)
     agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seeds)

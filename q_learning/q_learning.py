@@ -87,7 +87,9 @@ class Agent:
         td_target = rewards + self.config.gamma * (1.0 - terminated) * next_q_values  # (2)
         q_values = self.q_table[observations, actions]
         td_errors = td_target - q_values
-        np.add.at(self.q_table, (observations, actions), self.learning_rate * td_errors)  # (3)
+        pairs = observations * self.num_actions + actions
+        shared = (pairs[:, None] == pairs).sum(axis=-1)  # environments in one pair make one step together
+        np.add.at(self.q_table, (observations, actions), self.learning_rate * td_errors / shared)  # (3)
         self.means += 0.001 * (np.array([np.abs(td_errors).mean(), q_values.mean()]) - self.means)
         return {"td_error": self.means[0], "q_values": self.means[1]}
 

@@ -161,6 +161,25 @@ def test_normalisation_travels_with_the_model(on_policy, tmp_path):
     np.testing.assert_allclose(NumpyPolicy(saved).actor(observations), saved(observations), atol=1e-5)
 
 
+def test_a_resumed_run_begins_new_returns_and_may_have_other_environments(on_policy, tmp_path, monkeypatch):
+    """The episodes that the running returns belonged to are over; the deviation goes on."""
+    options = small(on_policy, normalize_rewards=True)
+    first = train_briefly(on_policy, tmp_path, **options)
+    seen = []
+
+    class Watched(on_policy.Agent):
+        def update(self, *args):
+            seen.append((self.reward_scaling.returns.numpy(), float(self.reward_scaling.moments.count)))
+            return super().update(*args)
+
+    monkeypatch.setattr(on_policy, "Agent", Watched)
+    options |= {"num_envs": 3, "total_timesteps": 100, "resume": str(first.folder)}
+    train_briefly(on_policy, tmp_path, **options)
+    returns, count = seen[0]
+    np.testing.assert_array_equal(returns, np.zeros(3))
+    assert count == 64
+
+
 def test_statistics_change_after_the_update(on_policy, eagerly):
     """The old log-probabilities have to be those of the policy that acted."""
     agent = make_agent(on_policy, normalize_observations=True)

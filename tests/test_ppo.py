@@ -1,5 +1,6 @@
 """PPO: clipping, value clipping, epochs and early stopping, against NumPy."""
 
+from common.errors import UserError
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -125,6 +126,13 @@ def test_every_epoch_of_every_rollout_has_its_own_order(script, tmp_path, monkey
     rows = np.concatenate(orders)
     np.testing.assert_array_equal(np.sort(rows), np.tile(np.arange(16), (6, 1)))
     assert len({tuple(row) for row in rows}) == 6
+
+
+@pytest.mark.parametrize("script", [ppo, trpo])
+def test_minibatches_of_less_than_two_steps_are_told_in_one_line(script, tmp_path):
+    with pytest.raises(UserError, match="--num-minibatches leaves fewer than 2 steps"):
+        train_briefly(script, tmp_path, num_envs=1, num_steps=8, num_minibatches=5)
+    assert not list(tmp_path.iterdir())
 
 
 def test_target_kl_ends_the_epochs():

@@ -32,10 +32,12 @@ def test_the_target_takes_the_best_next_action():
     assert one.q_table[0, 0] == 1.0 + 0.5 * 8.0
 
 
-def test_two_environments_in_one_cell_both_count():
+def test_environments_in_one_pair_make_one_step_together():
+    """Added up, k errors would be a step of k α, and beyond 2 that diverges."""
     one = agent(learning_rate=0.1)
-    one.update(np.zeros(2, int), np.zeros(2, int), np.array([1.0, 3.0]), np.ones(2, int), np.ones(2, bool))
-    np.testing.assert_allclose(one.q_table[0, 0], 0.1 * 1 + 0.1 * 3)
+    states, actions = np.array([0, 0, 0]), np.array([0, 1, 0])
+    one.update(states, actions, np.array([1.0, 5.0, 3.0]), np.ones(3, int), np.ones(3, bool))
+    np.testing.assert_allclose(one.q_table[0], [0.1 * (1 + 3) / 2, 0.1 * 5])
 
 
 def test_ties_are_broken_at_random_and_others_not():

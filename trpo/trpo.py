@@ -14,8 +14,8 @@ Key ideas: the policy may move as far as its action probabilities, not its param
 the region L is a line and D a parabola, which gives the direction x, by conjugate gradients; a line search
 then makes sure that the true L has grown and the true D is within δ, or leaves the policy as it was.
 
-Differences from the paper: GAE in place of the returns of single paths; the critic is a network fitted by
-Adam in minibatches, not by L-BFGS; F is computed on the whole rollout, not on a tenth of it.
+Differences from the paper: GAE and a critic, fitted by Adam in minibatches, in place of the returns of single
+paths; F is computed on the whole rollout, not on a tenth of it.
 
 Run: python trpo/trpo.py                              What it came from: diff ppo/ppo.py trpo/trpo.py
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.envs import make_envs, play, true_next_observations
+from common.errors import UserError
 from common.networks import NumpyPolicy, mlp, policy_head
 from common.normalization import RewardScaling, RunningNormalization
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
@@ -50,7 +51,7 @@ class Config(RunConfig):
     num_envs: PositiveInt = 8
     """Copies of the environment that are stepped together."""
     num_steps: PositiveInt = 256
-    """Steps of each environment in a rollout; a rollout of all of them was 50,000 steps in the paper."""
+    """Steps of each environment in a rollout (paper: 50,000 and more, of all environments)."""
     learning_rate: Positive = 1e-3
     """Step size of Adam, for the critic."""
     anneal_learning_rate: Fraction = 1.0
@@ -58,7 +59,7 @@ class Config(RunConfig):
     gamma: Fraction = 0.99
     """Discount γ (paper: 0.99)."""
     gae_lambda: Fraction = 0.95
-    """λ of the advantages: 0 trusts V, 1 trusts the returns (Schulman et al. 2015b: 0.96 to 0.99)."""
+    """λ of the advantages: 0 trusts V, 1 trusts the returns (Schulman et al. 2015b: 0.92 to 0.99)."""
     num_epochs: PositiveInt = 10
     """Times that the critic sees each rollout."""
     num_minibatches: PositiveInt = 16
@@ -68,7 +69,7 @@ class Config(RunConfig):
     cg_iterations: PositiveInt = 10
     """Iterations of conjugate gradients (paper: 10)."""
     cg_damping: NonNegative = 0.1
-    """What is added to the diagonal of F, so that x stays finite (the authors' code: 0.1)."""
+    """What is added to the diagonal of F, so that x stays finite (OpenAI Baselines for MuJoCo: 0.1)."""
     line_search_steps: PositiveInt = 10
     """Steps that are tried, each α times as long as the last (the authors' code: 10)."""
     backtrack_coefficient: Fraction = 0.5
@@ -310,13 +311,16 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
+    if config.num_envs * config.num_steps < 2 * config.num_minibatches:
+        raise UserError("--num-minibatches leaves fewer than 2 steps in each: lower it, or raise --num-steps")
     run = Run(config, ALGORITHM)
     envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     networks = {"actor": agent.actor, "critic": agent.critic}
-    run.checkpoint(**networks, optimizer=agent.optimizer, reward_scaling=agent.reward_scaling, rng=agent.rng)
+    moments = agent.reward_scaling.moments
+    run.checkpoint(**networks, optimizer=agent.optimizer, reward_moments=moments, rng=agent.rng)
     agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seeds)
