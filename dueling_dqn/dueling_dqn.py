@@ -77,7 +77,7 @@ class Config(RunConfig):
     """Updates in one such call (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
-    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
+    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
