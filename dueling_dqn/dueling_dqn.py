@@ -45,7 +45,7 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete actions."""
-    total_timesteps: PositiveInt = 50_000
+    total_timesteps: PositiveInt = 60_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
     """Step size of Adam at the first step (DQN: 2.5e-4, paper: a little less, RMSProp)."""
