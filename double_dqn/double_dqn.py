@@ -41,7 +41,7 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete actions."""
-    total_timesteps: PositiveInt = 50_000
+    total_timesteps: PositiveInt = 80_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
     """Step size of Adam at the first step (paper: 2.5e-4, RMSProp)."""
@@ -73,7 +73,7 @@ class Config(RunConfig):
     """Updates in one such call (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
-    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
+    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
