@@ -62,6 +62,7 @@ _NORMALIZED = "--normalize-observations --normalize-rewards"
 _DQN_LANDER = (
     "--total-timesteps 250000 --buffer-size 100000 --learning-starts 5000 --train-frequency 64"
     " --gradient-steps 32 --tau 0.005 --target-network-frequency 1 --hidden-sizes 256 256"
+    " --end-epsilon 0.04"
 )
 _DQN_ACROBOT = "--total-timesteps 60000 --end-epsilon 0.05 --hidden-sizes 256 256"
 _DQN_MOUNTAIN_CAR = (  # RL Zoo's
@@ -75,7 +76,7 @@ _DQN_MINATAR = (
 )
 _DQN_MEMORY = (
     "--network lstm --frame-stack 8 --hidden-sizes 64 64 --num-envs 4 --total-timesteps 120000"
-    " --learning-rate 2e-3"
+    " --learning-rate 2e-3 --end-epsilon 0.04"
 )
 _PPO_PENDULUM = "--gamma 0.9 --num-minibatches 32 --max-grad-norm inf --total-timesteps 400000"
 _FLAG = f"{_NORMALIZED} --gae-lambda 0.98 --total-timesteps 300000"

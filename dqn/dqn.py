@@ -43,7 +43,7 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment, with Discrete actions."""
-    total_timesteps: PositiveInt = 80_000
+    total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
     """Step size of Adam at the first step (paper: 2.5e-4, RMSProp)."""
@@ -63,7 +63,7 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.04
+    end_epsilon: Fraction = 0.01
     """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
