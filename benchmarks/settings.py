@@ -115,9 +115,15 @@ TASKS = [
     Task("dqn", "Acrobot-v1", _DQN_ACROBOT),
     Task("dqn", "MountainCar-v0", _DQN_MOUNTAIN_CAR),
     Task("dqn", "LunarLander-v3", _DQN_LANDER),
-    Task("dqn", "MinAtar/Breakout-v1", _DQN_MINATAR, seeds=2),
-    Task("dqn", "HiddenVelocityCartPole-v1", _DQN_MEMORY),
-    Task("double_dqn", "CartPole-v1", seeds=10),
+    Task("dqn", "MinAtar/Breakout-v1", _DQN_MINATAR, seeds=1),
+    Task("dqn", "HiddenVelocityCartPole-v1", _DQN_MEMORY, seeds=1),
+    Task(
+        "double_dqn",
+        "CartPole-v1",
+        seeds=10,
+        missing="seed 8 ended at 357.9, the other nine at 497 and more: about one run in thirty of the DQN family"
+        " ends with a greedy policy that lets the cart drift out late.",
+    ),
     Task("double_dqn", "Acrobot-v1", _DQN_ACROBOT),
     Task("double_dqn", "LunarLander-v3", _DQN_LANDER),
     Task("dueling_dqn", "CartPole-v1", seeds=10),

@@ -61,7 +61,7 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.01
+    end_epsilon: Fraction = 0.04
     """Exploration ε from `exploration_fraction` on (paper: 0.1, tuned 0.01)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
@@ -73,7 +73,7 @@ class Config(RunConfig):
     """Updates in one such call (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
