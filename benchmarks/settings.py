@@ -121,8 +121,8 @@ TASKS = [
         "double_dqn",
         "CartPole-v1",
         seeds=10,
-        missing="seed 8 ended at 357.9, the other nine at 497 and more: about one run in thirty of the DQN family"
-        " ends with a greedy policy that lets the cart drift out late.",
+        missing="seed 8 ended at 357.9, the other nine at 497 and more: about one run in thirty of the DQN"
+        " family ends with a greedy policy that lets the cart drift out late.",
     ),
     Task("double_dqn", "Acrobot-v1", _DQN_ACROBOT),
     Task("double_dqn", "LunarLander-v3", _DQN_LANDER),
