@@ -251,8 +251,7 @@ def train(config: Config) -> Result:
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     networks = {"actor": agent.actor, "critic": agent.critic}
-    moments = agent.reward_scaling.moments
-    run.checkpoint(**networks, optimizer=agent.optimizer, reward_moments=moments, rng=agent.rng)
+    run.checkpoint(**networks, optimizer=agent.optimizer, moments=agent.reward_scaling.moments, rng=agent.rng)
     agent.numpy_policy.refresh()
 
     observations, _ = envs.reset(seed=run.env_seeds)
