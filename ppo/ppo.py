@@ -243,9 +243,9 @@ def normalize(x: tf.Tensor) -> tf.Tensor:
 
 def train(config: Config) -> Result:
     """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
+    run = Run(config, ALGORITHM)
     if config.num_envs * config.num_steps < 2 * config.num_minibatches:
         raise UserError("--num-minibatches leaves fewer than 2 steps in each: lower it, or raise --num-steps")
-    run = Run(config, ALGORITHM)
     envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
