@@ -61,13 +61,12 @@ class Task:
 _NORMALIZED = "--normalize-observations --normalize-rewards"
 _DQN_LANDER = (
     "--total-timesteps 250000 --buffer-size 100000 --learning-starts 5000 --train-frequency 64"
-    " --gradient-steps 32 --tau 0.005 --target-network-frequency 1 --hidden-sizes 256 256"
-    " --end-epsilon 0.04"
+    " --gradient-steps 32 --tau 0.005 --target-network-frequency 1"
 )
-_DQN_ACROBOT = "--total-timesteps 60000 --end-epsilon 0.05 --hidden-sizes 256 256"
+_DQN_ACROBOT = "--total-timesteps 60000 --end-epsilon 0.05"
 _DQN_MOUNTAIN_CAR = (  # RL Zoo's
     "--total-timesteps 120000 --gamma 0.98 --learning-rate 4e-3 --buffer-size 10000 --end-epsilon 0.07"
-    " --target-network-frequency 300 --train-frequency 16 --gradient-steps 8 --hidden-sizes 256 256"
+    " --target-network-frequency 300 --train-frequency 16 --gradient-steps 8"
 )
 _DQN_MINATAR = (
     "--network cnn --hidden-sizes 128 --num-envs 8 --total-timesteps 500000 --buffer-size 100000"
@@ -76,7 +75,7 @@ _DQN_MINATAR = (
 )
 _DQN_MEMORY = (
     "--network lstm --frame-stack 8 --hidden-sizes 64 64 --num-envs 4 --total-timesteps 120000"
-    " --learning-rate 2e-3 --end-epsilon 0.04"
+    " --learning-rate 2e-3"
 )
 _PPO_PENDULUM = "--gamma 0.9 --num-minibatches 32 --max-grad-norm inf --total-timesteps 400000"
 _FLAG = f"{_NORMALIZED} --gae-lambda 0.98 --total-timesteps 300000"
