@@ -233,7 +233,7 @@ def train(config: Config) -> Result:
             run.record(infos)
 
         progress = (global_step - rollout_steps) / config.total_timesteps
-        metrics = agent.update(buffer.rollout, np.array(progress, np.float32))
+        metrics = agent.update(buffer.rollout, tf.constant(progress, tf.float32))
         agent.numpy_policy.refresh()
         run.log(**metrics)
 

@@ -127,6 +127,12 @@ def lstm(
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
 
 
+def as_array(variable: keras.Variable) -> np.ndarray:
+    """The value of a variable, in a quarter of the time of `variable.numpy()`: acting copies many."""
+    value = variable.value
+    return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype).numpy()
+
+
 def fast_copy(model: keras.Model) -> "NumpyNetwork | CompiledNetwork":
     """The fastest way to act with a model: in NumPy for a stack of Dense layers, else one compiled call."""
     try:
@@ -192,7 +198,7 @@ class GaussianHead(keras.layers.Layer):
 
     def numpy_step(self) -> Callable[[np.ndarray], np.ndarray]:
         """The layer as a function of NumPy arrays, with `log_std` as it is."""
-        log_std = self.log_std.value.numpy() + np.log(self.scale)
+        log_std = as_array(self.log_std) + np.log(self.scale)
         size = len(log_std)
 
         def gaussian_head(x):
@@ -266,7 +272,7 @@ class NumpyNetwork:
         if isinstance(layer, keras.layers.Activation) and layer.activation.__name__ in self.ACTIVATIONS:
             return self.ACTIVATIONS[layer.activation.__name__]
         if isinstance(layer, keras.layers.Dense) and layer.activation.__name__ in self.ACTIVATIONS:
-            kernel, bias = (variable.value.numpy() for variable in (layer.kernel, layer.bias))
+            kernel, bias = as_array(layer.kernel), as_array(layer.bias)
             activation = self.ACTIVATIONS[layer.activation.__name__]
 
             def dense(x):

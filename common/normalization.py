@@ -1,5 +1,6 @@
 """Running statistics: of observations, as a layer of the model, and of the discounted return."""
 
+from common.networks import as_array
 from common.quiet import without_chatter
 import numpy as np
 
@@ -49,8 +50,8 @@ class RunningNormalization(keras.layers.Layer):
 
     def numpy_step(self):
         """The layer as a function of NumPy arrays, with the statistics as they are."""
-        mean = self.mean.value.numpy()
-        scale = 1.0 / np.sqrt(self.variance.value.numpy() + self.EPSILON)
+        mean = as_array(self.mean)
+        scale = 1.0 / np.sqrt(as_array(self.variance) + self.EPSILON)
         low, high = np.float32(-self.clip), np.float32(self.clip)
         return lambda x: np.minimum(np.maximum((x - mean) * scale, low), high)
 

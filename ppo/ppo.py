@@ -269,7 +269,7 @@ def train(config: Config) -> Result:
 
         progress = (global_step - rollout_steps) / config.total_timesteps
         order = agent.rng.permuted(np.tile(np.arange(rollout_steps), (config.num_epochs, 1)), axis=1)
-        metrics = agent.update(buffer.rollout, order, np.array(progress, np.float32))
+        metrics = agent.update(buffer.rollout, order, tf.constant(progress, tf.float32))
         agent.numpy_policy.refresh()
         run.log(**metrics)
 

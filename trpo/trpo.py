@@ -7,8 +7,10 @@ advantages as in Schulman et al., "High-Dimensional Continuous Control Using GAE
     A_t = δ_t + γ λ (1 − terminated_t or truncated_t) A_{t+1}                         (2)
     maximise L(θ) = E[π(a|s; θ) / π(a|s; θ_old) A]                                    (3)
     subject to D(θ) = E[KL(π(·|s; θ_old) ‖ π(·|s; θ))] ≤ δ                            (4)
-    F v = ∇(∇D · v) + damping v, the Fisher matrix times a vector, at θ_old           (5)
+    F v = Jᵀ M J v + damping v, the Fisher matrix times a vector, at θ_old            (5)
     θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the least k that fits      (6)
+
+where J is the slope of the actor's outputs by θ, and M the second derivative of D by those outputs.
 
 Key ideas: the policy may move as far as its action probabilities, not its parameters, stay close. Within
 the region L is a line and D a parabola, which gives the direction x, by conjugate gradients; a line search
@@ -102,8 +104,6 @@ class Batch(NamedTuple):
 class Agent:
     """The actor π(a|s; θ), the critic V, and the update of both from a rollout."""
 
-    METRICS = ("value_loss", "grad_norm")
-
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.Space, config: Config):
         self.config = config
         self.normalizer = RunningNormalization() if config.normalize_observations else None
@@ -145,16 +145,16 @@ class Agent:
         minibatch_size = len(batch.returns) // config.num_minibatches
         order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
 
-        sums, num_updates = dict.fromkeys(self.METRICS, 0.0), 0.0
+        sums = {"value_loss": 0.0, "grad_norm": 0.0}
         for rows in tf.reshape(order, (-1, minibatch_size)):
             metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
             sums = {name: sums[name] + metrics[name] for name in sums}
-            num_updates += 1.0
         if self.normalizer:  # not before: the rollout was made with the statistics as they were
             self.normalizer.update(batch.observations)
-        metrics = {name: total / num_updates for name, total in sums.items()}
-        metrics |= policy_metrics
-        return metrics | {
+        metrics = {name: total / (config.num_epochs * config.num_minibatches) for name, total in sums.items()}
+        return {
+            **policy_metrics,
+            **metrics,
             "explained_variance": explained_variance(batch.values, batch.returns),
             "learning_rate": learning_rate,
         }
@@ -212,9 +212,7 @@ class Agent:
 
     def surrogate(self, batch: Batch) -> tf.Tensor:
         """Return L, what the actor as it is now is expected to gain over the one of the rollout."""
-        advantages = batch.advantages
-        if self.config.normalize_advantages:
-            advantages = normalize(advantages)
+        advantages = normalize(batch.advantages) if self.config.normalize_advantages else batch.advantages
         log_probs = log_prob(self.actor(batch.observations), batch.actions)
         return tf.reduce_mean(tf.exp(log_probs - batch.log_probs) * advantages)  # (3)
 
@@ -232,14 +230,19 @@ class Agent:
         return x, residual
 
     def fisher_vector_product(self, batch: Batch, vector: tf.Tensor) -> tf.Tensor:
-        """Return F times `vector` (parameters,): the second derivative of the KL divergence, at 0."""
+        """Return F times `vector` (parameters,) by double back-propagation, as in the paper's appendix C."""
         variables = self.actor.trainable_variables
-        old_outputs = self.actor(batch.observations)
-        with tf.GradientTape() as outer:
-            with tf.GradientTape() as inner:
-                kl = divergence(old_outputs, self.actor(batch.observations), batch.actions)
-            slope = tf.reduce_sum(to_vector(inner.gradient(kl, variables)) * vector)
-        return to_vector(outer.gradient(slope, variables)) + self.config.cg_damping * vector  # (5)
+        with tf.GradientTape(persistent=True) as outer:
+            with tf.GradientTape(persistent=True) as inner:
+                outputs = self.actor(batch.observations)
+                kl = divergence(tf.stop_gradient(outputs), outputs, batch.actions)
+            weights = tf.zeros_like(outputs)
+            outer.watch(weights)
+            weighted = to_vector(inner.gradient(outputs, variables, weights))  # Jᵀ w
+            slope = inner.gradient(kl, outputs)
+        product = outer.gradient(weighted, weights, vector)  # J v, for Jᵀ w is linear in w
+        product = outer.gradient(slope, outputs, product)  # M J v
+        return to_vector(inner.gradient(outputs, variables, product)) + self.config.cg_damping * vector  # (5)
 
     def set_parameters(self, vector: tf.Tensor) -> None:
         """Set the actor's parameters θ to those of `vector` (parameters,)."""
@@ -337,7 +340,7 @@ def train(config: Config) -> Result:
 
         progress = (global_step - rollout_steps) / config.total_timesteps
         order = agent.rng.permuted(np.tile(np.arange(rollout_steps), (config.num_epochs, 1)), axis=1)
-        metrics = agent.update(buffer.rollout, order, np.array(progress, np.float32))
+        metrics = agent.update(buffer.rollout, order, tf.constant(progress, tf.float32))
         agent.numpy_policy.refresh()
         run.log(**metrics)
 
