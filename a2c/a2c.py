@@ -218,6 +218,7 @@ def train(config: Config) -> Result:
     networks = {"actor": agent.actor, "critic": agent.critic}
     run.checkpoint(**networks, optimizer=agent.optimizer, moments=agent.reward_scaling.moments, rng=agent.rng)
     agent.numpy_policy.refresh()
+    update = agent.update.get_concrete_function(buffer.rollout, tf.constant(0.0))  # 0.2 ms less a call
 
     observations, _ = envs.reset(seed=run.env_seeds)
     rollout_steps = config.num_envs * config.num_steps
@@ -233,7 +234,7 @@ def train(config: Config) -> Result:
             run.record(infos)
 
         progress = (global_step - rollout_steps) / config.total_timesteps
-        metrics = agent.update(buffer.rollout, tf.constant(progress, tf.float32))
+        metrics = update(buffer.rollout, tf.constant(progress, tf.float32))
         agent.numpy_policy.refresh()
         run.log(**metrics)
 
