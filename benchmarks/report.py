@@ -203,8 +203,8 @@ def learning_table(results: Path, script: str = "") -> str:
         if not rows:
             continue
         used += rows
-        if script and task.options:
-            commands.append(f"    python {script}/{script}.py --env-id {task.env_id} {task.options}")
+        if script:
+            commands.append(f"    python {script}/{script}.py --env-id {task.env_id} {task.options}".rstrip())
         values = [float(row["evaluation_mean"]) for row in rows]
         best = published.get((task.script, task.env_id))
         theirs = "–"
@@ -231,9 +231,7 @@ def learning_table(results: Path, script: str = "") -> str:
     header += ["steps to the bar", "seconds to the bar", "seconds in all", "best published"]
     notes = "".join(f"\n\n{line}" for line in missing)
     if commands:
-        notes += "\n\n".join(
-            ["\n\nThe commands of the rows but the first, with `--seed` 0, 1, …:", "\n".join(commands)]
-        )
+        notes += "\n\n".join(["\n\nThe commands of the rows, with `--seed` 0, 1, …:", "\n".join(commands)])
     return table(header, lines) + notes + origin(used)
 
 

@@ -168,9 +168,9 @@ def test_a_resumed_run_begins_new_returns_and_may_have_other_environments(on_pol
     seen = []
 
     class Watched(on_policy.Agent):
-        def update(self, *args):
+        def act(self, *args):
             seen.append((self.reward_scaling.returns.numpy(), float(self.reward_scaling.moments.count)))
-            return super().update(*args)
+            return super().act(*args)
 
     monkeypatch.setattr(on_policy, "Agent", Watched)
     options |= {"num_envs": 3, "total_timesteps": 100, "resume": str(first.folder)}
