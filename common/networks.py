@@ -22,6 +22,7 @@ def mlp(
     initializer: Callable[[], keras.Initializer] = keras.initializers.GlorotUniform,
     output_initializer: Callable[[], keras.Initializer] | None = None,
     output_scale: float = 1.0,
+    output_bias: float = 0.0,
     normalizer: keras.Layer | None = None,
     head: keras.Layer | None = None,
     name: str | None = None,
@@ -37,6 +38,7 @@ def mlp(
             initializer shared between layers gives them equal weights.
         output_initializer: the same for the output layer; `initializer` if None.
         output_scale: factor on the output layer's first weights (0.01 makes a policy start near uniform).
+        output_bias: first bias of each output.
         normalizer: a layer in front of all others; networks may share it.
         head: a layer after the linear output.
         name: of the model.
@@ -51,8 +53,12 @@ def mlp(
     ]
     if output_size is None:
         return keras.Sequential(layers, name=name)
-    layers.append(keras.layers.Dense(output_size, kernel_initializer=(output_initializer or initializer)()))
-    output = layers[-1]
+    output = keras.layers.Dense(
+        output_size,
+        kernel_initializer=(output_initializer or initializer)(),
+        bias_initializer=keras.initializers.Constant(output_bias),
+    )
+    layers.append(output)
     if head is not None:
         layers.append(head)
     model = keras.Sequential(layers, name=name)
@@ -65,6 +71,7 @@ def cnn(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
+    output_bias: float = 0.0,
     name: str | None = None,
 ) -> keras.Sequential:
     """A convolutional network (batch, *input_shape) -> (batch, output_size) with a linear output.
@@ -77,6 +84,7 @@ def cnn(
             pixels from 0 to 255, which the model scales itself.
         hidden_sizes: units of each dense layer behind the convolutions.
         output_size: units of the output layer; None leaves it out.
+        output_bias: first bias of each output.
         name: of the model.
     """
     *frames, height, width, channels = input_shape
@@ -90,7 +98,9 @@ def cnn(
     layers.append(keras.layers.Flatten())
     layers += [keras.layers.Dense(size, "relu") for size in hidden_sizes]
     if output_size is not None:
-        layers.append(keras.layers.Dense(output_size))
+        layers.append(
+            keras.layers.Dense(output_size, bias_initializer=keras.initializers.Constant(output_bias))
+        )
     return keras.Sequential(layers, name=name)
 
 
@@ -99,6 +109,7 @@ def lstm(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
+    output_bias: float = 0.0,
     name: str | None = None,
 ) -> keras.Sequential:
     """A recurrent network (batch, frames, features) -> (batch, output_size) with a linear output.
@@ -110,6 +121,7 @@ def lstm(
         input_shape: (frames, features).
         hidden_sizes: units of the LSTM, and of the dense layers behind it.
         output_size: units of the output layer; None leaves it out.
+        output_bias: first bias of each output.
         name: of the model.
     """
     if not hidden_sizes:
@@ -120,7 +132,9 @@ def lstm(
     layers = [keras.Input(input_shape), keras.layers.LSTM(lstm_size, unroll=True)]
     layers += [keras.layers.Dense(size, "relu") for size in dense_sizes]
     if output_size is not None:
-        layers.append(keras.layers.Dense(output_size))
+        layers.append(
+            keras.layers.Dense(output_size, bias_initializer=keras.initializers.Constant(output_bias))
+        )
     return keras.Sequential(layers, name=name)
 
 

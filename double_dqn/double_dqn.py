@@ -13,7 +13,7 @@ its value from the same network θ⁻. Here the online network θ chooses the ac
 
 Differences from the paper: Adam with a step size that falls to 0, in place of RMSProp; squared errors,
 unclipped unless --loss huber; several updates at a time, every so often; one set of hyperparameters with
-DQN, where the paper tuned C and ε anew; convolutions and stacked frames by option.
+DQN, where the paper tuned C and ε anew; convolutions and stacked frames by option; an optimistic first Q.
 
 Run: python double_dqn/double_dqn.py           What changed: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -61,7 +61,7 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.04
+    end_epsilon: Fraction = 0.02
     """Exploration ε from `exploration_fraction` on (paper: 0.1, tuned 0.01)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
@@ -75,6 +75,8 @@ class Config(RunConfig):
     """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
     hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
+    initial_value: float = 100.0
+    """First bias of every Q: optimism, the return 1 / (1 − γ) of never failing (paper: 0)."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
     clip_rewards: bool = False
@@ -94,7 +96,9 @@ class Agent:
         self.config = config
         self.num_actions = int(action_space.n)
         build = NETWORKS[config.network]
-        self.q_network = build(observation_space.shape, config.hidden_sizes, self.num_actions)
+        self.q_network = build(
+            observation_space.shape, config.hidden_sizes, self.num_actions, output_bias=config.initial_value
+        )
         self.target_network = keras.models.clone_model(self.q_network)
         self.target_network.set_weights(self.q_network.get_weights())
         self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)

@@ -15,7 +15,8 @@ while, so that the target does not run away with the estimate.
 
 Differences from the paper: vectors and dense layers, unless --network cnn --frame-stack 4; Adam with a
 step size that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on
-the norm of the gradient; 64 updates in one call after every 128 steps, not one after every 4.
+the norm of the gradient; 64 updates in one call after every 128 steps, not one after every 4; Q begins at
+the most that a return can be, so that what training has not seen is worth a look.
 
 Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -63,7 +64,7 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.04
+    end_epsilon: Fraction = 0.02
     """Exploration ε from `exploration_fraction` on (paper: 0.1)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
@@ -77,6 +78,8 @@ class Config(RunConfig):
     """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
     hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
+    initial_value: float = 100.0
+    """First bias of every Q: optimism, the return 1 / (1 − γ) of never failing (paper: 0)."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
     clip_rewards: bool = False
@@ -96,7 +99,9 @@ class Agent:
         self.config = config
         self.num_actions = int(action_space.n)
         build = NETWORKS[config.network]
-        self.q_network = build(observation_space.shape, config.hidden_sizes, self.num_actions)
+        self.q_network = build(
+            observation_space.shape, config.hidden_sizes, self.num_actions, output_bias=config.initial_value
+        )
         self.target_network = keras.models.clone_model(self.q_network)
         self.target_network.set_weights(self.q_network.get_weights())
         self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)

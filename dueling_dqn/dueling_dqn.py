@@ -16,7 +16,8 @@ actions, so that the advantage stream alone acts.
 
 Differences from the paper: the gradient that enters the shared layers is not scaled by 1/√2; uniform
 replay alone; Adam with a step size that falls to 0, in place of RMSProp; squared errors, unclipped unless
---loss huber; several updates at a time, every so often; convolutions and stacked frames by option.
+--loss huber; several updates at a time, every so often; convolutions and stacked frames by option; an
+optimistic first V.
 
 Run: python dueling_dqn/dueling_dqn.py
 What changed: diff double_dqn/double_dqn.py dueling_dqn/dueling_dqn.py
@@ -65,7 +66,7 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.04
+    end_epsilon: Fraction = 0.02
     """Exploration ε from `exploration_fraction` on (DQN: 0.1, Double DQN: 0.01)."""
     exploration_fraction: Positive = 0.2
     """Share of all steps over which ε falls linearly (paper: 0.02)."""
@@ -79,6 +80,8 @@ class Config(RunConfig):
     """Kind of Q network: for vectors, for images (paper), or for the last `frame_stack` vectors in turn."""
     hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
+    initial_value: float = 100.0
+    """First bias of every Q: optimism, the return 1 / (1 − γ) of never failing (paper: 0)."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
     clip_rewards: bool = False
@@ -95,7 +98,7 @@ def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Conf
     """Return Q (batch, *input_shape) -> (batch, num_actions); the last hidden layer is one in each stream."""
     shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None)
     features, stream_sizes = shared.outputs[0], config.hidden_sizes[-1:]
-    value = mlp(features.shape[1:], stream_sizes, 1, name="value")(features)
+    value = mlp(features.shape[1:], stream_sizes, 1, output_bias=config.initial_value, name="value")(features)
     advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage")(features)
     q_values = value + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
     return keras.Model(shared.inputs[0], q_values, name="q_network")

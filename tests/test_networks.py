@@ -2,6 +2,7 @@
 
 from common.errors import UserError
 from common.networks import NETWORKS, CompiledNetwork, GaussianHead, NumpyNetwork, cnn, fast_copy, lstm, mlp
+import gymnasium as gym
 import keras
 import numpy as np
 import pytest
@@ -148,3 +149,13 @@ def test_gaussian_head_is_in_units_of_the_bounds(tmp_path):
     np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), rtol=1e-5)
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("name", ["dqn", "double_dqn", "dueling_dqn"])
+@pytest.mark.parametrize(("network", "shape"), [("mlp", (4,)), ("cnn", (10, 10, 4)), ("lstm", (3, 4))])
+def test_q_begins_at_the_initial_value(module, name, network, shape):
+    """All else being 0, that is; the target network begins there too."""
+    config = module(name).Config(network=network, hidden_sizes=(8, 8), initial_value=7.0)
+    agent = module(name).Agent(gym.spaces.Box(0, 1, shape), gym.spaces.Discrete(3), config)
+    for q_network in (agent.q_network, agent.target_network):
+        np.testing.assert_allclose(q_network(np.zeros((2, *shape))), np.full((2, 3), 7.0), rtol=1e-6)
