@@ -116,6 +116,8 @@ def run(options: Options) -> list[dict[str, Any]]:
         "checkpoint_frequency": 0,
         "eval_episodes": 0,
     }
+    if hasattr(modules[-1].Config(), "initial_value"):
+        common["initial_value"] = 0.0  # values that begin too high would hide those that a maximum makes so
     for module in modules:
         module.Run = measuring_run(options, rows)
         for seed in range(options.seeds):
