@@ -4,11 +4,12 @@
     python benchmarks/overestimation.py ddpg td3
     python benchmarks/overestimation.py dqn double_dqn --plot-only     # the figure again, from the table
 
-While a script trains as it always does, its greedy policy is played from first states that are the same for
-every measurement. `stated` is the mean over them of max_a Q(s, a), or of Q(s, μ(s)) (of TD3's critics the one
-that the actor follows); `realised` is the mean discounted return from there to the end of the episode;
-`overestimation` is the first less the second. All three are columns of the run's metrics.csv and scalars of
-its TensorBoard, and over all seeds a table and a figure, benchmarks/results/overestimation_<last script>.
+While a script trains with its defaults (but `--initial-value 0`), its greedy policy is played from first
+states that are the same for every measurement. `stated` is the mean over them of max_a Q(s, a), or of
+Q(s, μ(s)) (of TD3's critics the one that the actor follows); `realised` is the mean discounted return from
+there to the end of the episode; `overestimation` is the first less the second. All three are columns of the
+run's metrics.csv and scalars of its TensorBoard, and over all seeds a table and a figure,
+benchmarks/results/overestimation_<last script>.
 """
 
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def run(options: Options) -> list[dict[str, Any]]:
         "eval_episodes": 0,
     }
     if hasattr(modules[-1].Config(), "initial_value"):
-        common["initial_value"] = 0.0  # values that begin too high would hide those that a maximum makes so
+        common["initial_value"] = 0.0  # a Q that begins at 100 would hide what the maximum adds
     for module in modules:
         module.Run = measuring_run(options, rows)
         for seed in range(options.seeds):

@@ -93,7 +93,11 @@ _REINFORCE_PENDULUM = (
     "--gamma 0.9 --num-envs 2 --num-steps 200 --learning-rate 3e-3 --max-grad-norm inf"
     " --total-timesteps 800000"
 )
-_WITH_MEMORY = (  # noise that does not cancel out from step to step finds the flag
+# noise that does not cancel out from step to step finds the flag
+_DDPG_FLAG = (
+    "--total-timesteps 20000 --gamma 0.99 --learning-starts 0 --noise-reversion 0.1 --exploration-noise 0.5"
+)
+_TD3_FLAG = (
     "--total-timesteps 40000 --gamma 0.99 --learning-starts 0 --noise-reversion 0.05 --exploration-noise 0.5"
 )
 _FUJIMOTO = (  # the paper's settings
@@ -162,10 +166,10 @@ TASKS = [
     Task("ppo", "MountainCarContinuous-v0", _FLAG),
     Task("ppo", "LunarLanderContinuous-v3", _PPO_LANDER),
     Task("ddpg", "Pendulum-v1", seeds=10),
-    Task("ddpg", "MountainCarContinuous-v0", _WITH_MEMORY),
+    Task("ddpg", "MountainCarContinuous-v0", _DDPG_FLAG),
     Task("ddpg", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99"),
     Task("td3", "Pendulum-v1", seeds=10),
-    Task("td3", "MountainCarContinuous-v0", _WITH_MEMORY),
+    Task("td3", "MountainCarContinuous-v0", _TD3_FLAG),
     Task("td3", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99 --tau 0.01"),
     Task(
         "td3",

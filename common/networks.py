@@ -142,7 +142,10 @@ NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
 
 
 def as_array(variable: keras.Variable) -> np.ndarray:
-    """The value of a variable, in a quarter of the time of `variable.numpy()`: acting copies many."""
+    """The value of a variable, in a quarter of the time of `variable.numpy()`.
+
+    The copies that act read every weight after each update.
+    """
     value = variable.value
     return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype).numpy()
 

@@ -16,7 +16,7 @@ while, so that the target does not run away with the estimate.
 Differences from the paper: vectors and dense layers, unless --network cnn --frame-stack 4; Adam with a
 step size that falls to 0, not RMSProp; squared errors, not clipped ones (--loss huber), and a limit on
 the norm of the gradient; 64 updates in one call after every 128 steps, not one after every 4; Q begins at
-the most that a return can be, so that what training has not seen is worth a look.
+1 / (1 − γ), the discounted return of never failing, so that only failure has to be learned.
 
 Run: python dqn/dqn.py                         The next idea: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -79,7 +79,7 @@ class Config(RunConfig):
     hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
     initial_value: float = 100.0
-    """First bias of every Q: optimism, the return 1 / (1 − γ) of never failing (paper: 0)."""
+    """First bias of every Q; 100 is 1 / (1 − γ), the return of never failing (paper: near 0)."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
     clip_rewards: bool = False

@@ -81,7 +81,7 @@ class Config(RunConfig):
     hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers; the dense ones behind the convolutions (paper: 512), or LSTM then dense."""
     initial_value: float = 100.0
-    """First bias of every Q: optimism, the return 1 / (1 − γ) of never failing (paper: 0)."""
+    """First bias of V, and so of every Q; 100 is 1 / (1 − γ), the return of never failing (paper: near 0)."""
     frame_stack: PositiveInt = 1
     """Last observations that make a state (paper: 4)."""
     clip_rewards: bool = False

@@ -154,7 +154,7 @@ def test_gaussian_head_is_in_units_of_the_bounds(tmp_path):
 @pytest.mark.parametrize("name", ["dqn", "double_dqn", "dueling_dqn"])
 @pytest.mark.parametrize(("network", "shape"), [("mlp", (4,)), ("cnn", (10, 10, 4)), ("lstm", (3, 4))])
 def test_q_begins_at_the_initial_value(module, name, network, shape):
-    """All else being 0, that is; the target network begins there too."""
+    """In a state of zeros, where the bias alone is left; the target network begins there too."""
     config = module(name).Config(network=network, hidden_sizes=(8, 8), initial_value=7.0)
     agent = module(name).Agent(gym.spaces.Box(0, 1, shape), gym.spaces.Discrete(3), config)
     for q_network in (agent.q_network, agent.target_network):

@@ -256,19 +256,21 @@ def test_logging_costs_little(tmp_path):
     assert np.median(seconds) < 0.002
 
 
-def test_eager_runs_the_update_line_by_line(command, tmp_path):
-    """A breakpoint inside the update stops there."""
-    script = ROOT / "dqn" / "dqn.py"
-    (line,) = (k for k, text in enumerate(script.read_text().splitlines(), 1) if "td_target =" in text)
-    stops = ["-c", f"b {line}", "-c", "c", "-c", "p 'stopped at', batch.rewards.shape", "-c", "q"]
+@pytest.mark.parametrize(("name", "place"), [("dqn", "td_target ="), ("a2c", "policy_loss = -")])
+def test_eager_runs_the_update_line_by_line(name, place, tmp_path):
+    """A breakpoint inside the update stops there, and again at the next update, with numbers to look at."""
+    script = ROOT / name / f"{name}.py"
+    (line,) = (k for k, text in enumerate(script.read_text().splitlines(), 1) if place in text)
+    show = ["-c", "c", "-c", "p 'stopped at', np.asarray(batch.actions).shape"]
+    stops = ["-c", f"b {line}", *show, *show, "-c", "q"]
     process = subprocess.run(
-        [sys.executable, "-m", "pdb", *stops, script, *short_options("dqn"), "--eager"],
+        [sys.executable, "-m", "pdb", *stops, script, *short_options(name), "--eager"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert "('stopped at', (" in process.stdout, process.stdout + process.stderr
+    assert process.stdout.count("('stopped at', (") == 2, process.stdout + process.stderr
 
 
 def test_video_of_the_evaluation(command, only_run):

@@ -10,7 +10,8 @@ advantages as in Schulman et al., "High-Dimensional Continuous Control Using GAE
     F v = Jᵀ M J v + damping v, the Fisher matrix times a vector, at θ_old            (5)
     θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the least k that fits      (6)
 
-where J is the slope of the actor's outputs by θ, and M the second derivative of D by those outputs.
+where J is the Jacobian of the actor's outputs by θ, and M the second derivative of D by those outputs, at
+θ_old, where the slope of D is 0 and nothing else is left of its curvature.
 
 Key ideas: the policy may move as far as its action probabilities, not its parameters, stay close. Within
 the region L is a line and D a parabola, which gives the direction x, by conjugate gradients; a line search
@@ -230,7 +231,7 @@ class Agent:
         return x, residual
 
     def fisher_vector_product(self, batch: Batch, vector: tf.Tensor) -> tf.Tensor:
-        """Return F times `vector` (parameters,) by double back-propagation, as in the paper's appendix C."""
+        """Return F times `vector` (parameters,), Jᵀ M J v of appendix C, by double back-propagation."""
         variables = self.actor.trainable_variables
         with tf.GradientTape(persistent=True) as outer:
             with tf.GradientTape(persistent=True) as inner:
