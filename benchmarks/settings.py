@@ -129,7 +129,14 @@ TASKS = [
     Task("dueling_dqn", "LunarLander-v3", _DQN_LANDER),
     Task("reinforce", "CartPole-v1", seeds=10),
     Task("reinforce", "Acrobot-v1"),
-    Task("reinforce", "Pendulum-v1", _REINFORCE_PENDULUM),
+    Task(
+        "reinforce",
+        "Pendulum-v1",
+        _REINFORCE_PENDULUM,
+        missing="seed 0 is on its way, the other two have hardly left a random policy's -1200: the sum of a"
+        " whole episode says little about an action. With three times the steps seed 2 came to -164.9 and"
+        " seed 1 stayed at -1163.1; a step size of 1e-2, and eight environments, did no better.",
+    ),
     Task("a2c", "CartPole-v1", seeds=10),
     Task("a2c", "Acrobot-v1", _NORMALIZED),
     Task(
@@ -145,7 +152,13 @@ TASKS = [
         f"{_NORMALIZED} --num-envs 16 --gamma 0.995 --total-timesteps 2000000",
         missing="it flies, and lands in most episodes; these were the first settings tried.",
     ),
-    Task("a2c", "Pendulum-v1", _A2C_PENDULUM),
+    Task(
+        "a2c",
+        "Pendulum-v1",
+        _A2C_PENDULUM,
+        missing="seed 0 ended at -221.9, the other two at -168.4 and above: one gradient step for each"
+        " rollout learns slowly, and a longer run has not been tried.",
+    ),
     Task("a2c", "MountainCarContinuous-v0", f"{_NORMALIZED} --total-timesteps 500000"),
     Task("trpo", "CartPole-v1", seeds=10),
     Task("trpo", "Acrobot-v1"),
