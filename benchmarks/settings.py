@@ -128,7 +128,12 @@ TASKS = [
     Task("dueling_dqn", "Acrobot-v1", _DQN_ACROBOT),
     Task("dueling_dqn", "LunarLander-v3", _DQN_LANDER),
     Task("reinforce", "CartPole-v1", seeds=10),
-    Task("reinforce", "Acrobot-v1"),
+    Task(
+        "reinforce",
+        "Acrobot-v1",
+        missing="two of three seeds ended at -500: where no episode of a batch reaches the height, all returns"
+        " are alike and nothing is learned.",
+    ),
     Task(
         "reinforce",
         "Pendulum-v1",
@@ -163,7 +168,13 @@ TASKS = [
     Task("trpo", "CartPole-v1", seeds=10),
     Task("trpo", "Acrobot-v1"),
     Task("trpo", "MountainCar-v0", f"{_NORMALIZED} --num-envs 16 --total-timesteps 600000"),
-    Task("trpo", "LunarLander-v3", _TRPO_LANDER),
+    Task(
+        "trpo",
+        "LunarLander-v3",
+        _TRPO_LANDER,
+        missing="one of three seeds is above the bar, the others at 196.0 and 146.4 after 600,000 steps; a longer"
+        " run has not been tried.",
+    ),
     Task("trpo", "Pendulum-v1", "--gamma 0.9 --normalize-rewards", seeds=10),
     Task("trpo", "MountainCarContinuous-v0", _FLAG),
     Task("trpo", "LunarLanderContinuous-v3", _TRPO_LANDER),
