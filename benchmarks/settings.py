@@ -131,8 +131,8 @@ TASKS = [
     Task(
         "reinforce",
         "Acrobot-v1",
-        missing="two of three seeds ended at -500: where no episode of a batch reaches the height, all returns"
-        " are alike and nothing is learned.",
+        missing="two of three seeds ended at -500: where no episode of a batch reaches the height, all"
+        " returns are alike and nothing is learned.",
     ),
     Task(
         "reinforce",
@@ -172,8 +172,8 @@ TASKS = [
         "trpo",
         "LunarLander-v3",
         _TRPO_LANDER,
-        missing="one of three seeds is above the bar, the others at 196.0 and 146.4 after 600,000 steps; a longer"
-        " run has not been tried.",
+        missing="one of three seeds is above the bar, the others at 196.0 and 146.4 after 600,000 steps; a"
+        " longer run has not been tried.",
     ),
     Task("trpo", "Pendulum-v1", "--gamma 0.9 --normalize-rewards", seeds=10),
     Task("trpo", "MountainCarContinuous-v0", _FLAG),
