@@ -4,12 +4,12 @@
     python benchmarks/overestimation.py ddpg td3
     python benchmarks/overestimation.py dqn double_dqn --plot-only     # the figure again, from the table
 
-While a script trains with its defaults (but `--initial-value 0`), its greedy policy is played from first
-states that are the same for every measurement. `stated` is the mean over them of max_a Q(s, a), or of
-Q(s, μ(s)) (of TD3's critics the one that the actor follows); `realised` is the mean discounted return from
-there to the end of the episode; `overestimation` is the first less the second. All three are columns of the
-run's metrics.csv and scalars of its TensorBoard, and over all seeds a table and a figure,
-benchmarks/results/overestimation_<last script>.
+While a script trains with its defaults (but `--initial-value 0`, where it has that), its greedy policy is
+played from first states that are the same for every measurement. `stated` is the mean over them of
+max_a Q(s, a), or of Q(s, μ(s)) (of TD3's critics the one that the actor follows); `realised` is the mean
+discounted return from there to the end of the episode; `overestimation` is the first less the second. All
+three are columns of the run's metrics.csv and scalars of its TensorBoard, and over all seeds a table and a
+figure, benchmarks/results/overestimation_<last script>.
 """
 
 from collections.abc import Callable

@@ -53,11 +53,7 @@ def mlp(
     ]
     if output_size is None:
         return keras.Sequential(layers, name=name)
-    output = keras.layers.Dense(
-        output_size,
-        kernel_initializer=(output_initializer or initializer)(),
-        bias_initializer=keras.initializers.Constant(output_bias),
-    )
+    output = _output_layer(output_size, output_bias, (output_initializer or initializer)())
     layers.append(output)
     if head is not None:
         layers.append(head)
@@ -98,9 +94,7 @@ def cnn(
     layers.append(keras.layers.Flatten())
     layers += [keras.layers.Dense(size, "relu") for size in hidden_sizes]
     if output_size is not None:
-        layers.append(
-            keras.layers.Dense(output_size, bias_initializer=keras.initializers.Constant(output_bias))
-        )
+        layers.append(_output_layer(output_size, output_bias))
     return keras.Sequential(layers, name=name)
 
 
@@ -132,10 +126,14 @@ def lstm(
     layers = [keras.Input(input_shape), keras.layers.LSTM(lstm_size, unroll=True)]
     layers += [keras.layers.Dense(size, "relu") for size in dense_sizes]
     if output_size is not None:
-        layers.append(
-            keras.layers.Dense(output_size, bias_initializer=keras.initializers.Constant(output_bias))
-        )
+        layers.append(_output_layer(output_size, output_bias))
     return keras.Sequential(layers, name=name)
+
+
+def _output_layer(size: int, bias: float, initializer: keras.Initializer | str = "glorot_uniform"):
+    return keras.layers.Dense(
+        size, kernel_initializer=initializer, bias_initializer=keras.initializers.Constant(bias)
+    )
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
