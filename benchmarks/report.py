@@ -5,8 +5,8 @@
 Writes benchmarks/results/README.md with all tables, figures beside it (PNG and SVG, made for light and dark
 pages), and fills every README.md of the house that asks for a table between two marks:
 
-    <!-- benchmarks: summary -->            or learning, speed, num_envs, solve; with a script's name behind
-    <!-- end of benchmarks -->              it, such as `learning dqn`, that script's rows alone
+    <!-- benchmarks: summary -->            or learning, speed, num_envs, solve, ray; with a script's name
+    <!-- end of benchmarks -->              behind it, such as `learning dqn`, that script's rows alone
 
 Intervals are 95 % percentile bootstraps over seeds (scipy.stats.bootstrap); the interquartile mean leaves out
 the best and the worst quarter of the seeds (scipy.stats.trim_mean).
@@ -314,13 +314,31 @@ def solve_table(results: Path, script: str = "") -> str:
                 f"{who}: {middle(rows, prefix + 'solved_seconds')} ({reached} of {len(rows)})",
                 f"{middle(rows, prefix + 'whole_seconds')} ({evaluated} of {len(rows)})",
             ]
-        reached = [
-            [float(r[c]) for r in rows if r[c] != ""] for c in ("solved_seconds", "peer_solved_seconds")
-        ]
-        lines.append([*line, f"{median(reached[1]) / median(reached[0]):.1f}" if all(reached) else "–"])
+        for column in ("solved_seconds", "whole_seconds"):
+            mine, other = ([float(r[c]) for r in rows if r[c] != ""] for c in (column, f"peer_{column}"))
+            line.append(f"{median(other) / median(mine):.1f}" if mine and other else "–")
+        lines.append(line)
     header = ["script and task", "seconds to the bar (seeds)", "to the end (solved)"]
-    header += ["peer's seconds to the bar (seeds)", "to the end (solved)", "theirs / ours, to the bar"]
+    header += ["peer's seconds to the bar (seeds)", "to the end (solved)"]
+    header += ["theirs / ours, to the bar", "to the end"]
     return table(header, lines) + origin([row for rows in groups.values() for row in rows])
+
+
+def ray_table(results: Path, script: str = "") -> str:
+    """The same runs from the process pool and from Ray, seed by seed."""
+    lines, used = [], []
+    for task in TASKS:
+        pool, ray = ({row["seed"]: row for row in runs(task, place)} for place in (results, results / "ray"))
+        seeds = [seed for seed in ray if seed in pool]
+        if not seeds or script not in ("", task.script):
+            continue
+        used += [ray[seed] for seed in seeds]
+        line = [f"{NAMES[task.script]}, {task.env_id}", ", ".join(seeds)]
+        line += [", ".join(rows[seed]["evaluation_mean"] for seed in seeds) for rows in (pool, ray)]
+        line += [middle([rows[seed] for seed in seeds], "whole_seconds") for rows in (pool, ray)]
+        lines.append(line)
+    header = ["script and task", "seeds", "mean returns, process pool", "mean returns, Ray"]
+    return table([*header, "seconds in all, pool", "seconds in all, Ray"], lines) + origin(used)
 
 
 TABLES = {
@@ -329,6 +347,7 @@ TABLES = {
     "speed": speed_table,
     "num_envs": num_envs_table,
     "solve": solve_table,
+    "ray": ray_table,
 }
 TITLES = {
     "summary": "All scripts, each on its default task",
@@ -336,6 +355,7 @@ TITLES = {
     "speed": "Steps per second beside the peers",
     "num_envs": "Steps per second against the number of environments",
     "solve": "From the command to the solved task",
+    "ray": "The same runs from the process pool and from Ray",
 }
 
 

@@ -155,7 +155,8 @@ TASKS = [
         "a2c",
         "LunarLander-v3",
         f"{_NORMALIZED} --num-envs 16 --gamma 0.995 --total-timesteps 2000000",
-        missing="it flies, and lands in most episodes; these were the first settings tried.",
+        missing="two of three seeds are above the bar, seed 0 ended at 141.1; these were the first settings"
+        " tried.",
     ),
     Task(
         "a2c",

@@ -228,6 +228,9 @@ def test_a_race_counts_both_from_the_command_with_the_same_bar(monkeypatch, tmp_
     job.keep(tmp_path / "time_to_solve.csv", [row | {"solved_seconds": "1.1"}], ("seed",))
     assert "(1 of 1) | 5.0 |" in report.solve_table(tmp_path)
     assert "| SB3: 5.5 (1 of 1) | 0." in report.solve_table(tmp_path)
+    row |= {"whole_seconds": "4", "peer_whole_seconds": "6"}
+    job.keep(tmp_path / "time_to_solve.csv", [row], ("seed",))
+    assert "| – | 1.5 |" in report.solve_table(tmp_path)  # never at the bar, and to the end
 
 
 def test_a_measurement_that_fails_says_why():
@@ -278,6 +281,18 @@ def test_the_report_writes_tables_and_figures_and_fills_pages(reported):
 def test_results_of_other_options_are_not_shown(reported, monkeypatch):
     monkeypatch.setattr(report, "TASKS", [dataclasses.replace(GOOD, options=TINY + " --gamma 0.9")])
     assert report.learning_table(reported.results) == "No results yet."
+
+
+def test_runs_from_ray_are_shown_beside_those_of_the_pool(reported):
+    assert report.ray_table(reported.results) == "No results yet."
+    name = "dqn__CartPole-v1.csv"
+    rows = job.read_csv(reported.results / "learning" / name)
+    other = rows[1] | {"evaluation_mean": "123.4", "whole_seconds": "77"}
+    job.keep(reported.results / "ray" / "learning" / name, [other], ("seed",))
+    mean, seconds = rows[1]["evaluation_mean"], float(rows[1]["whole_seconds"])
+    line = f"| DQN, CartPole-v1 | 1 | {mean} | 123.4 | {seconds:,.1f} | 77.0 |"
+    assert line in report.ray_table(reported.results)
+    assert report.ray_table(reported.results, "ppo") == "No results yet."
 
 
 def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
