@@ -207,6 +207,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {model}"
 
 
+def stolen_seconds() -> float:
+    """Time that this machine's processors have waited for the host, if it is a virtual one under Linux."""
+    if not Path("/proc/stat").exists():
+        return 0.0
+    return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def today() -> str:
     """The date in UTC."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d")

@@ -90,8 +90,8 @@ _A2C_PENDULUM = (
     " --max-grad-norm inf --total-timesteps 3000000"
 )
 _REINFORCE_PENDULUM = (
-    "--gamma 0.9 --num-envs 2 --num-steps 200 --learning-rate 3e-3 --max-grad-norm inf"
-    " --total-timesteps 800000"
+    "--normalize-observations --gamma 0.9 --num-envs 16 --num-steps 200 --learning-rate 5e-3"
+    " --max-grad-norm inf --total-timesteps 6000000"
 )
 # noise that does not cancel out from step to step finds the flag
 _DDPG_FLAG = (

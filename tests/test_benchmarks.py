@@ -233,6 +233,28 @@ def test_a_race_counts_both_from_the_command_with_the_same_bar(monkeypatch, tmp_
     assert "| – | 1.5 |" in report.solve_table(tmp_path)  # never at the bar, and to the end
 
 
+def test_a_measurement_is_made_again_if_the_host_took_the_processors_meanwhile(monkeypatch, capsys):
+    clock = iter([0.0, 1e6, 1e6, 1e6, 1e6, 2e6])  # before and after each measurement
+    monkeypatch.setattr(job, "stolen_seconds", lambda: next(clock))
+    made = []
+
+    def measure(script, options):
+        made.append({"script": script})
+        return made[-1]
+
+    assert speed.undisturbed(measure, "dqn", options=speed.Options()) is made[1] and len(made) == 2
+    assert "measured again" in capsys.readouterr().out
+    assert speed.undisturbed(measure, "dqn", options=speed.Options(attempts=1)) is made[2] and len(made) == 3
+    assert "kept nevertheless" in capsys.readouterr().out
+
+
+def test_time_that_the_host_takes_is_in_seconds_and_never_falls():
+    first = job.stolen_seconds()
+    assert 0.0 <= first <= job.stolen_seconds()
+    if Path("/proc/uptime").exists():
+        assert first < float(Path("/proc/uptime").read_text().split()[0]) * os.cpu_count()
+
+
 def test_a_measurement_that_fails_says_why():
     with pytest.raises(RuntimeError, match="--tau is 7"):
         speed.ours("dqn --tau 7", threads=1)
