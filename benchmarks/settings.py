@@ -80,18 +80,18 @@ _DQN_MEMORY = (
 )
 _PPO_PENDULUM = "--gamma 0.9 --num-minibatches 32 --max-grad-norm inf --total-timesteps 600000"
 _FLAG = f"{_NORMALIZED} --gae-lambda 0.98 --total-timesteps 300000"
-_TRPO_LANDER = "--gae-lambda 0.98 --normalize-rewards --total-timesteps 600000"
+_TRPO_LANDER = "--gae-lambda 0.98 --normalize-rewards --total-timesteps 1500000"
 _PPO_LANDER = (
     "--total-timesteps 1000000 --num-envs 16 --num-steps 512 --num-minibatches 32 --num-epochs 6"
     " --gamma 0.999 --gae-lambda 0.98 --entropy-coefficient 0.01"
 )
 _A2C_PENDULUM = (
-    "--gamma 0.9 --gae-lambda 0.9 --normalize-rewards --num-envs 32 --num-steps 8 --learning-rate 2e-3"
-    " --max-grad-norm inf --total-timesteps 3000000"
+    f"{_NORMALIZED} --gamma 0.95 --gae-lambda 0.95 --num-envs 32 --num-steps 8 --learning-rate 2e-3"
+    " --max-grad-norm inf --total-timesteps 2000000"
 )
 _REINFORCE_PENDULUM = (
-    "--normalize-observations --gamma 0.9 --num-envs 16 --num-steps 200 --learning-rate 5e-3"
-    " --max-grad-norm inf --total-timesteps 6000000"
+    "--normalize-observations --gamma 0.98 --num-envs 8 --num-steps 200 --learning-rate 1.5e-3"
+    " --anneal-learning-rate 0.5 --max-grad-norm inf --total-timesteps 5000000"
 )
 # noise that does not cancel out from step to step finds the flag
 _DDPG_FLAG = (
@@ -134,14 +134,7 @@ TASKS = [
         missing="two of three seeds ended at -500: where no episode of a batch reaches the height, all"
         " returns are alike and nothing is learned.",
     ),
-    Task(
-        "reinforce",
-        "Pendulum-v1",
-        _REINFORCE_PENDULUM,
-        missing="seed 0 is on its way, the other two have hardly left a random policy's -1200: the sum of a"
-        " whole episode says little about an action. With three times the steps seed 2 came to -164.9 and"
-        " seed 1 stayed at -1163.1; a step size of 1e-2, and eight environments, did no better.",
-    ),
+    Task("reinforce", "Pendulum-v1", _REINFORCE_PENDULUM),
     Task("a2c", "CartPole-v1", seeds=10),
     Task("a2c", "Acrobot-v1", _NORMALIZED),
     Task(
@@ -158,13 +151,7 @@ TASKS = [
         missing="two of three seeds are above the bar, seed 0 ended at 141.1; these were the first settings"
         " tried.",
     ),
-    Task(
-        "a2c",
-        "Pendulum-v1",
-        _A2C_PENDULUM,
-        missing="seed 0 ended at -221.9, the other two at -168.4 and above: one gradient step for each"
-        " rollout learns slowly, and a longer run has not been tried.",
-    ),
+    Task("a2c", "Pendulum-v1", _A2C_PENDULUM),
     Task("a2c", "MountainCarContinuous-v0", f"{_NORMALIZED} --total-timesteps 500000"),
     Task("trpo", "CartPole-v1", seeds=10),
     Task("trpo", "Acrobot-v1"),
@@ -376,12 +363,13 @@ class Zoo:
     """The peer's own tuned settings for a task that ours is raced on, from the command to solved.
 
     Attributes:
-        script: such as "dqn"; ours runs with the options of its row in `TASKS`.
+        script: such as "dqn"; ours runs with the options of its row in `TASKS`, and those of `ours`.
         env_id: the environment.
         library: "sb3" or "sb3-contrib".
         total_timesteps: that the zoo trains for.
         options: of the peer.
         num_envs: copies of the environment.
+        ours: options of ours that are for speed alone.
         source: where the settings stand.
     """
 
@@ -391,6 +379,7 @@ class Zoo:
     total_timesteps: int
     options: dict[str, Any]
     num_envs: int = 1
+    ours: str = ""
     source: str = "DLR-RM/rl-baselines3-zoo, hyperparams/<algorithm>.yml"
 
 
@@ -424,6 +413,7 @@ ZOO = [
             "exploration_final_eps": 0.04,
             "policy_kwargs": {"net_arch": [256, 256]},
         },
+        ours="--hidden-sizes 128 128",  # learned CartPole-v1 on all of ten seeds, 100 to 109
     ),
     Zoo("a2c", "CartPole-v1", "sb3", 500_000, {"ent_coef": 0.0}, num_envs=8),
     Zoo(

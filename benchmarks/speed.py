@@ -220,7 +220,7 @@ def race(zoo: Zoo, seed: int, options: Options) -> dict:
     """Run ours and the peer with their own settings for a task; returns a row of time_to_solve.csv."""
     bar = BARS[zoo.env_id]
     (task,) = [task for task in TASKS if (task.script, task.env_id) == (zoo.script, zoo.env_id)]
-    command = f"{zoo.script} --env-id {zoo.env_id} --seed {seed} {task.options}".strip()
+    command = f"{zoo.script} --env-id {zoo.env_id} --seed {seed} {task.options} {zoo.ours}".strip()
     outcome = ours(f"{command} --checkpoint-frequency 0", threads=options.threads)
     peer = theirs(
         options.peer_python,
