@@ -139,10 +139,14 @@ def test_each_row_of_the_settings_is_a_command_that_the_script_takes(row, module
     assert row.script in settings.PAPERS and row.script in report.NAMES
 
 
-def test_no_task_stands_twice_and_every_race_has_its_task():
+def test_no_task_stands_twice_and_every_race_has_its_task(module):
+    from common.options import parse
+
     tasks = [(task.script, task.env_id) for task in settings.TASKS]
     assert len(tasks) == len(set(tasks))
     assert all((zoo.script, zoo.env_id) in tasks for zoo in settings.ZOO)
+    for zoo in settings.ZOO:  # no option that the script lacks
+        parse(module(zoo.script).Config, shlex.split(zoo.ours))
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------
@@ -218,12 +222,13 @@ def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_
 
 def test_a_race_counts_both_from_the_command_with_the_same_bar(monkeypatch, tmp_path, peer):
     monkeypatch.setattr(speed, "TASKS", [GOOD])
-    monkeypatch.setattr(speed, "ZOO", [settings.Zoo("dqn", "CartPole-v1", "sb3", 5_000, {})])
+    zoo = settings.Zoo("dqn", "CartPole-v1", "sb3", 5_000, {}, ours="--gamma 0.97")
+    monkeypatch.setattr(speed, "ZOO", [zoo])
     speed.solve(speed.Options(repeats=1, peer_python=str(peer), results=tmp_path))
     (row,) = job.read_csv(tmp_path / "time_to_solve.csv")
     assert (row["peer_solved_step"], row["peer_solved_seconds"]) == ("3000", "5.5")  # 20 episodes of 50 steps
     assert row["solved_step"] == "" and float(row["evaluation"]) < 475  # 1,500 steps are too few
-    assert float(row["whole_seconds"]) > 2
+    assert float(row["whole_seconds"]) > 2 and f"{TINY} --gamma 0.97" in row["command"]
     assert "| DQN, CartPole-v1 | ours: – (0 of 1) |" in report.solve_table(tmp_path)
     job.keep(tmp_path / "time_to_solve.csv", [row | {"solved_seconds": "1.1"}], ("seed",))
     assert "(1 of 1) | 5.0 |" in report.solve_table(tmp_path)
