@@ -207,11 +207,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {model}"
 
 
-def stolen_seconds() -> float:
+def stolen_seconds(path: Path = Path("/proc/stat")) -> float:
     """Time that this machine's processors have waited for the host, if it is a virtual one under Linux."""
-    if not Path("/proc/stat").exists():
-        return 0.0
-    return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
+    return int(path.read_text().split()[8]) / os.sysconf("SC_CLK_TCK") if path.exists() else 0.0
 
 
 def today() -> str:
