@@ -80,7 +80,7 @@ _DQN_MEMORY = (
 )
 _PPO_PENDULUM = "--gamma 0.9 --num-minibatches 32 --max-grad-norm inf --total-timesteps 600000"
 _FLAG = f"{_NORMALIZED} --gae-lambda 0.98 --total-timesteps 300000"
-_TRPO_LANDER = "--gae-lambda 0.98 --normalize-rewards --total-timesteps 1500000"
+_TRPO_LANDER = "--gae-lambda 0.98 --normalize-rewards --total-timesteps"
 _PPO_LANDER = (
     "--total-timesteps 1000000 --num-envs 16 --num-steps 512 --num-minibatches 32 --num-epochs 6"
     " --gamma 0.999 --gae-lambda 0.98 --entropy-coefficient 0.01"
@@ -114,7 +114,13 @@ TASKS = [
         "FrozenLake8x8-v1",
         "--total-timesteps 300000 --learning-rate 0.1 --gamma 0.999 --initial-value 1",
     ),
-    Task("q_learning", "MountainCar-v0", "--total-timesteps 1000000 --bins 30 30"),
+    Task(
+        "q_learning",
+        "MountainCar-v0",
+        "--total-timesteps 1000000 --bins 30 30",
+        missing="the flag is reached, 40 to 70 steps late; finer or coarser bins, longer runs and another step"
+        " size have not been tried.",
+    ),
     Task("dqn", "CartPole-v1", seeds=10),
     Task("dqn", "Acrobot-v1", _DQN_ACROBOT),
     Task("dqn", "MountainCar-v0", _DQN_MOUNTAIN_CAR),
@@ -131,8 +137,7 @@ TASKS = [
     Task(
         "reinforce",
         "Acrobot-v1",
-        missing="two of three seeds ended at -500: where no episode of a batch reaches the height, all"
-        " returns are alike and nothing is learned.",
+        "--num-envs 16 --entropy-coefficient 0.01 --total-timesteps 1500000",
     ),
     Task("reinforce", "Pendulum-v1", _REINFORCE_PENDULUM),
     Task("a2c", "CartPole-v1", seeds=10),
@@ -159,13 +164,12 @@ TASKS = [
     Task(
         "trpo",
         "LunarLander-v3",
-        _TRPO_LANDER,
-        missing="one of three seeds is above the bar, the others at 196.0 and 146.4 after 600,000 steps; a"
-        " longer run has not been tried.",
+        f"{_TRPO_LANDER} 1500000",
+        missing="two of three seeds are above the bar, seed 1 ended at 175.4, ±115 between episodes.",
     ),
     Task("trpo", "Pendulum-v1", "--gamma 0.9 --normalize-rewards", seeds=10),
     Task("trpo", "MountainCarContinuous-v0", _FLAG),
-    Task("trpo", "LunarLanderContinuous-v3", _TRPO_LANDER),
+    Task("trpo", "LunarLanderContinuous-v3", f"{_TRPO_LANDER} 600000"),
     Task("ppo", "CartPole-v1", seeds=10),
     Task("ppo", "Acrobot-v1", "--total-timesteps 300000"),
     Task(
