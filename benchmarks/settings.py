@@ -118,8 +118,8 @@ TASKS = [
         "q_learning",
         "MountainCar-v0",
         "--total-timesteps 1000000 --bins 30 30",
-        missing="the flag is reached, 40 to 70 steps late; finer or coarser bins, longer runs and another step"
-        " size have not been tried.",
+        missing="the flag is reached, 40 to 70 steps late; finer or coarser bins, longer runs and another"
+        " step size have not been tried.",
     ),
     Task("dqn", "CartPole-v1", seeds=10),
     Task("dqn", "Acrobot-v1", _DQN_ACROBOT),
@@ -191,6 +191,8 @@ TASKS = [
         "td3",
         "LunarLanderContinuous-v3",
         "--total-timesteps 200000 --gamma 0.99 --learning-starts 5000",
+        missing="two of three seeds are above the bar, seed 1 ended at 188.0; these were the first settings"
+        " tried.",
     ),
     Task("td3", "HalfCheetah-v5", _FUJIMOTO),
 ]
