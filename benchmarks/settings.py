@@ -48,7 +48,7 @@ class Task:
         env_id: the environment.
         options: of the command line, `--env-id` and `--seed` aside; empty for the script's defaults.
         seeds: 0, 1, … up to this number.
-        missing: for a task that is not solved: what is missing, and why.
+        missing: for a task that is not solved, or below the published figure: what is missing, and why.
     """
 
     script: str
@@ -123,7 +123,13 @@ TASKS = [
     ),
     Task("dqn", "CartPole-v1", seeds=10),
     Task("dqn", "Acrobot-v1", _DQN_ACROBOT),
-    Task("dqn", "MountainCar-v0", _DQN_MOUNTAIN_CAR),
+    Task(
+        "dqn",
+        "MountainCar-v0",
+        _DQN_MOUNTAIN_CAR,
+        missing="solved, some steps later than the published run of as many steps, which has these settings"
+        " but for the loss (Huber), Adam's ε and the annealed step size.",
+    ),
     Task("dqn", "LunarLander-v3", _DQN_LANDER),
     Task("dqn", "MinAtar/Breakout-v1", _DQN_MINATAR, seeds=1),
     Task("dqn", "HiddenVelocityCartPole-v1", _DQN_MEMORY, seeds=1),
@@ -169,9 +175,20 @@ TASKS = [
     ),
     Task("trpo", "Pendulum-v1", "--gamma 0.9 --normalize-rewards", seeds=10),
     Task("trpo", "MountainCarContinuous-v0", _FLAG),
-    Task("trpo", "LunarLanderContinuous-v3", f"{_TRPO_LANDER} 600000"),
+    Task(
+        "trpo",
+        "LunarLanderContinuous-v3",
+        f"{_TRPO_LANDER} 600000",
+        missing="solved, below the published figure; 1,500,000 steps were tried on two seeds and did no"
+        " better.",
+    ),
     Task("ppo", "CartPole-v1", seeds=10),
-    Task("ppo", "Acrobot-v1", "--total-timesteps 300000"),
+    Task(
+        "ppo",
+        "Acrobot-v1",
+        "--total-timesteps 300000",
+        missing="solved, one or two steps later than the published run, which is three times as long.",
+    ),
     Task(
         "ppo",
         "MountainCar-v0",
@@ -182,7 +199,12 @@ TASKS = [
     Task("ppo", "MountainCarContinuous-v0", _FLAG),
     Task("ppo", "LunarLanderContinuous-v3", _PPO_LANDER),
     Task("ddpg", "Pendulum-v1", seeds=10),
-    Task("ddpg", "MountainCarContinuous-v0", _DDPG_FLAG),
+    Task(
+        "ddpg",
+        "MountainCarContinuous-v0",
+        _DDPG_FLAG,
+        missing="solved, 0.3 below the published figure in a fifteenth of its steps.",
+    ),
     Task("ddpg", "InvertedPendulum-v5", "--total-timesteps 20000 --gamma 0.99"),
     Task("td3", "Pendulum-v1", seeds=10),
     Task("td3", "MountainCarContinuous-v0", _TD3_FLAG),
