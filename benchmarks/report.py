@@ -328,9 +328,11 @@ def ray_table(results: Path, script: str = "") -> str:
     """The same runs from the process pool and from Ray, seed by seed."""
     lines, used = [], []
     for task in TASKS:
+        if script not in ("", task.script):
+            continue
         pool, ray = ({row["seed"]: row for row in runs(task, place)} for place in (results, results / "ray"))
         seeds = [seed for seed in ray if seed in pool]
-        if not seeds or script not in ("", task.script):
+        if not seeds:
             continue
         used += [ray[seed] for seed in seeds]
         line = [f"{NAMES[task.script]}, {task.env_id}", ", ".join(seeds)]
