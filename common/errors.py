@@ -1,8 +1,8 @@
-"""The one error that is the user's to mend."""
+"""The error for mistakes that the user can fix."""
 
 
 class UserError(ValueError):
-    """A wrong option, file or environment: its message says, in one line, what is wrong and what to do.
+    """An invalid option, file, or environment. The message is one line: what is wrong and what to do.
 
-    From Python it is a `ValueError`; on the command line it becomes that one line and exit code 2.
+    In Python it is a `ValueError`; on the command line it prints that line and exits with code 2.
     """

@@ -1,98 +1,108 @@
-"""Running statistics: of observations, as a layer of the model, and of the discounted return."""
+"""Running statistics: of observations, inside the model, and of the discounted return."""
 
-from common.networks import as_array
-from common.quiet import without_chatter
-import numpy as np
+from common.quiet import without_noise
 
-with without_chatter():
+with without_noise():
     import keras
     import tensorflow as tf
 
 
-@keras.saving.register_keras_serializable("common")
-class RunningNormalization(keras.layers.Layer):
-    """Subtracts a running mean and divides by a running deviation: (batch, *shape) -> the same, float32.
-
-    The statistics are weights of the layer, so that they are saved and loaded with the model, and they stand
-    still unless `update` is called. Before the first update the layer changes nothing but the clipping.
+class RunningMoments(tf.Module):
+    """Mean and variance of everything seen so far (Chan et al. 1979).
 
     Args:
-        clip: largest size of an output.
+        shape: shape of one sample.
     """
 
-    EPSILON = 1e-8
+    def __init__(self, shape: tuple[int, ...] = ()):
+        super().__init__()
+        self.mean = tf.Variable(tf.zeros(shape), trainable=False)
+        self.variance = tf.Variable(tf.ones(shape), trainable=False)
+        self.count = tf.Variable(0, dtype=tf.int64, trainable=False)  # a float32 stops counting at 2²⁴
 
-    def __init__(self, clip: float = 10.0, **options):
-        super().__init__(**options)
-        self.clip = clip
-
-    def build(self, input_shape):
-        shape = input_shape[1:]
-        self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
-        self.variance = self.add_weight(shape=shape, initializer="ones", trainable=False, name="variance")
-        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
-
-    def call(self, inputs):
-        """Normalise with the statistics as they are."""
-        centered = keras.ops.cast(inputs, "float32") - self.mean
-        return keras.ops.clip(centered / keras.ops.sqrt(self.variance + self.EPSILON), -self.clip, self.clip)
-
-    def update(self, inputs) -> None:
-        """Take inputs (batch, *shape) into the statistics (Chan et al. 1979)."""
-        inputs = keras.ops.cast(inputs, "float32")
-        new = float(inputs.shape[0])
-        total = self.count + new
-        delta = keras.ops.mean(inputs, axis=0) - self.mean
-        squares = self.variance * self.count + keras.ops.var(inputs, axis=0) * new
-        self.variance.assign((squares + keras.ops.square(delta) * self.count * new / total) / total)
-        self.mean.assign(self.mean + delta * new / total)
+    def update(self, samples: tf.Tensor) -> None:
+        """Add samples (batch, *shape)."""
+        mean, variance = tf.nn.moments(tf.cast(samples, tf.float32), axes=[0])
+        count = tf.shape(samples, out_type=tf.int64)[0]
+        total = self.count + count
+        weight = tf.cast(count / total, tf.float32)
+        delta = mean - self.mean
+        within = (1.0 - weight) * self.variance + weight * variance
+        self.variance.assign(within + weight * (1.0 - weight) * tf.square(delta))
+        self.mean.assign_add(weight * delta)
         self.count.assign(total)
 
-    def numpy_step(self):
-        """The layer as a function of NumPy arrays, with the statistics as they are."""
-        mean = as_array(self.mean)
-        scale = 1.0 / np.sqrt(as_array(self.variance) + self.EPSILON)
-        low, high = np.float32(-self.clip), np.float32(self.clip)
-        return lambda x: np.minimum(np.maximum((x - mean) * scale, low), high)
 
-    def get_config(self):
-        return super().get_config() | {"clip": self.clip}
+class ObservationNormalizer(tf.Module):
+    """Normalizes observations by their running mean and variance, as the first layer of networks.
+
+    The layer is Keras' own batch normalization, frozen: it is saved with the model, loads without this
+    file, and changes only in `update`.
+
+    Args:
+        shape: shape of one observation.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.layer = keras.layers.BatchNormalization(
+            center=False, scale=False, epsilon=1e-8, trainable=False, name="observation_normalizer"
+        )
+        self.layer.build((None, *shape))
+        self.moments = RunningMoments(shape)
+
+    def update(self, observations: tf.Tensor) -> None:
+        """Add observations (batch, *shape) to the statistics."""
+        self.moments.update(observations)
+        self.layer.moving_mean.assign(self.moments.mean)
+        self.layer.moving_variance.assign(self.moments.variance)
 
 
-class RewardScaling(tf.Module):
-    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020, section 3).
+class _NotSaved:
+    """Holds a variable that checkpoints leave out."""
 
-    The returns are those of the past, R ← r + γ R, begun anew with each episode; they go on from one rollout
-    to the next. Rewards keep their sign: no mean is subtracted.
+    def __init__(self, value: tf.Variable):
+        self.value = value
+
+
+class RewardScaler(tf.Module):
+    """Divides rewards by the running standard deviation of the discounted return.
+
+    Engstrom et al. 2020, "Implementation Matters in Deep Policy Gradients", section 3. The return is that
+    of past rewards, R ← r + γ R, and starts at 0 with each episode. Rewards keep their sign: no mean is
+    subtracted.
 
     Args:
         num_envs: environments in a rollout.
-        gamma: discount γ.
-        clip: largest size of a scaled reward.
+        gamma: discount factor γ.
+        clip: largest magnitude of a scaled reward.
     """
 
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0):
         super().__init__()
         self.gamma, self.clip = gamma, clip
-        self.returns = tf.Variable(tf.zeros(num_envs))
-        self.moments = RunningNormalization()
-        self.moments.build((None,))
+        self.moments = RunningMoments()
+        self._running = _NotSaved(tf.Variable(tf.zeros(num_envs), trainable=False))
 
-    def __call__(self, rewards: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-        """Take rewards (num_steps, num_envs) into the deviation, and return them scaled by it.
+    @property
+    def returns(self) -> tf.Variable:
+        """Returns (num_envs,) of the current episodes so far. A resumed run starts with new episodes."""
+        return self._running.value
 
-        `ends` (num_steps, num_envs) are true where an episode ended.
+    def __call__(self, rewards: tf.Tensor, dones: tf.Tensor) -> tf.Tensor:
+        """Scale rewards (num_steps, num_envs) after adding their returns to the statistics.
+
+        `dones` (num_steps, num_envs) is true where an episode ended.
         """
-        going_on = 1.0 - tf.cast(ends, tf.float32)
+        not_done = 1.0 - tf.cast(dones, tf.float32)
 
-        def add(carry, now):
-            reward, goes_on = now
-            discounted_return = reward + self.gamma * carry[1]
-            return discounted_return, goes_on * discounted_return
+        def discounted_return(carry, step):
+            reward, goes_on = step
+            current = reward + self.gamma * carry[1]
+            return current, goes_on * current
 
-        returns, carried = tf.scan(add, (rewards, going_on), (self.returns, self.returns))
+        start = tf.convert_to_tensor(self.returns)
+        returns, carried = tf.scan(discounted_return, (rewards, not_done), (start, start))
         self.returns.assign(carried[-1])
         self.moments.update(tf.reshape(returns, (-1,)))
-        return tf.clip_by_value(
-            rewards / tf.sqrt(self.moments.variance + self.moments.EPSILON), -self.clip, self.clip
-        )
+        return tf.clip_by_value(rewards / tf.sqrt(self.moments.variance + 1e-8), -self.clip, self.clip)

@@ -1,14 +1,13 @@
-"""Options: those every script shares, what values they may have, and the command line they come from."""
+"""Options that all scripts share, and the validation of option values."""
 
 import dataclasses
-import json
+import inspect
 from pathlib import Path
-import typing
-from typing import Annotated, Any
+from typing import Annotated
 
-from annotated_types import BaseMetadata, Ge, Gt, Interval, Le, Lt
+from annotated_types import Ge, Gt, Interval
 from common.errors import UserError
-import tyro
+import pydantic
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -20,102 +19,59 @@ Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 @dataclasses.dataclass(kw_only=True)
 class RunConfig:
-    """The options every script shares."""
+    """Options that all scripts share."""
 
     env_id: str = "CartPole-v1"
-    """Environment: any id that gymnasium.make takes, package.module:Name-v0 too."""
+    """Environment id: any that gymnasium.make accepts, or my_module:MyEnv-v0."""
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     seed: Seed = 0
-    """Seeds networks, sampling, exploration and environments: the same seed gives the same run."""
+    """Random seed of networks, sampling, exploration, and environments. Equal seeds give equal runs."""
     num_envs: PositiveInt = 1
-    """Copies of the environment that are stepped together."""
+    """Number of environments stepped together."""
     async_envs: bool = False
-    """Step each copy in a process of its own: pays for environments slower than 0.3 ms a step."""
+    """Run each environment in its own process. Pays off above 0.3 ms per environment step."""
     eval_episodes: NonNegativeInt = 100
-    """Greedy episodes played after training, on environments seeded apart."""
+    """Episodes of the final evaluation, with the greedy policy and seeds of their own."""
     save_model: bool = True
-    """Leave the model in the run folder: model.keras, or model.npz for a table."""
+    """Save the model in the run folder: model.keras, or model.npz for a table."""
     capture_video: bool = False
-    """Leave an mp4 of the first evaluation episode."""
+    """Record the first evaluation episode as an mp4."""
     render: bool = False
     """Show the evaluation in a window."""
     track: bool = False
-    """Log to Weights & Biases too; with WANDB_MODE=offline no account is needed."""
+    """Log to Weights & Biases as well. WANDB_MODE=offline needs no account."""
     wandb_project: str = "deep-rl-keras"
     """Weights & Biases project."""
     runs_dir: str = "runs"
-    """Where run folders are made."""
+    """Folder in which run folders are created."""
     log_frequency: PositiveInt = 1_000
-    """Environment steps between rows of metrics.csv, at the least."""
+    """Minimum number of environment steps between rows of metrics.csv."""
     checkpoint_frequency: NonNegativeInt = 10_000
-    """Environment steps between checkpoints; 0 for one at the end only."""
+    """Minimum number of environment steps between checkpoints; 0 saves one at the end only."""
     resume: str | None = None
-    """Run folder to continue from its last checkpoint, with its options unless given anew."""
+    """Run folder to continue from its last checkpoint. Its options apply unless given again."""
     evaluate: str | None = None
-    """Saved model to play, instead of training."""
+    """Saved model to evaluate, without training."""
     eager: bool = False
-    """Run the update uncompiled, so that print and a debugger work inside it."""
+    """Run updates uncompiled, so that print and a debugger work inside them."""
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the script that defines this config, such as "dqn"."""
+        return Path(inspect.getfile(type(self))).stem
 
 
-def parse(config_class: type[RunConfig], args: list[str] | None = None) -> RunConfig:
-    """Parse the command line; `--resume` and `--evaluate` start from the options their run folder holds."""
-    config = tyro.cli(config_class, args=args)
-    path = Path(config.resume or config.evaluate or "")
-    folder = path if path.is_dir() else path.parent
-    if (config.resume or config.evaluate) and (folder / "config.json").exists():
-        known = {field.name for field in dataclasses.fields(config_class)} - {"resume", "evaluate"}
-        if config.evaluate:  # how it was trained, not how it is to be shown
-            known -= {"render", "capture_video", "track", "eager"}
-        saved = {name: value for name, value in load_config(folder).items() if name in known}
-        saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
-        config = tyro.cli(config_class, args=args, default=config_class(**saved))
-    return config
-
-
-def check(config: RunConfig) -> None:
-    """Check every option against the range its annotation gives.
+def validate(config: RunConfig) -> None:
+    """Check every option against its type and range.
 
     Raises:
-        UserError: that names the option, its value and its range.
-    """
-    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
-        value = getattr(config, name)
-        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
-            choices = " or ".join(map(str, typing.get_args(hint)))
-            raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {choices}")
-        inner = [hint, *typing.get_args(hint)]
-        limits = [limit for kind in inner for limit in getattr(kind, "__metadata__", ())]
-        for number in value if isinstance(value, tuple | list) else (value,):
-            for limit in limits:
-                _check_limit(name, number, limit)
-
-
-def _check_limit(name: str, number: Any, limit: BaseMetadata) -> None:
-    option = "--" + name.replace("_", "-")
-    for bound in limit if isinstance(limit, Interval) else (limit,):
-        match bound:
-            case Gt(gt=low):
-                fits, words = number > low, f"greater than {low}"
-            case Ge(ge=low):
-                fits, words = number >= low, f"at least {low}"
-            case Lt(lt=high):
-                fits, words = number < high, f"less than {high}"
-            case Le(le=high):
-                fits, words = number <= high, f"at most {high}"
-            case _:
-                continue
-        if not fits:
-            raise UserError(f"{option} is {number}: it must be {words}")
-
-
-def load_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a run folder.
-
-    Raises:
-        UserError: if there is none, or it is no JSON.
+        UserError: naming the first invalid option, its value, and what it must be.
     """
     try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
+        pydantic.TypeAdapter(type(config)).validate_python(dataclasses.asdict(config))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        requirement = first["msg"].replace("Input should be", "it must be")
+        raise UserError(f"{option} is {first['input']}: {requirement}") from error

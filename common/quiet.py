@@ -1,4 +1,4 @@
-"""Keeps TensorFlow's start-up chatter off the terminal, and nothing else."""
+"""Hides the start-up messages of TensorFlow and other C++ libraries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,33 +7,34 @@ import re
 import sys
 import tempfile
 
-_CHATTER = re.compile(
+_NOISE = re.compile(
     rb"[IWE]\d{4} |\d{4}-\d\d-\d\d [\d:.]+ [IWE] |WARNING: All log messages before absl|To enable the "
+    rb"|error: XDG_RUNTIME_DIR|.*settotalmass is deprecated"
 )
 
 
 @contextmanager
-def without_chatter() -> Iterator[None]:
-    """Hold back the log lines that C++ libraries write to stderr meanwhile; let every other line through.
+def without_noise() -> Iterator[None]:
+    """Drop known log lines that C++ libraries write to stderr in this block; pass on every other line.
 
-    While it is being loaded TensorFlow logs before it reads TF_CPP_MIN_LOG_LEVEL (its issue 100442), from
-    C++, so that only the file descriptor itself can be kept from the terminal.
+    TensorFlow logs while it loads, before it reads TF_CPP_MIN_LOG_LEVEL (its issue 100442). It logs from
+    C++, so the file descriptor itself has to be redirected.
     """
     try:
         sys.stderr.flush()
         terminal = os.dup(2)
-    except (OSError, AttributeError):  # a process without a stderr has nothing to keep quiet
+    except (OSError, AttributeError):  # a process without stderr
         yield
         return
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
-            held_back.seek(0)
-            for line in held_back:
-                if not _CHATTER.match(line):
+            captured.seek(0)
+            for line in captured:
+                if not _NOISE.match(line):
                     os.write(2, line)

@@ -1,20 +1,20 @@
-"""The rollout: a fixed number of consecutive steps of every environment, for the on-policy scripts."""
+"""Rollouts: a fixed number of consecutive steps of every environment, for on-policy scripts."""
 
 from typing import NamedTuple
 
-from common.quiet import without_chatter
+from common.quiet import without_noise
 import gymnasium as gym
 import numpy as np
 
-with without_chatter():
+with without_noise():
     import tensorflow as tf
 
 
 class Rollout(NamedTuple):
-    """Transitions (num_steps, num_envs, ...), in the order they were made.
+    """Transitions (num_steps, num_envs, ...), in the order of their steps.
 
-    `next_observations` are the true ones, also where an episode ends. `terminated` says that there is no
-    future to bootstrap from, `terminated | truncated` that the next row belongs to another episode.
+    `next_observations` are the true ones, also at the end of an episode. Bootstrapping stops at
+    `terminated`; the next row belongs to another episode after `terminated | truncated`.
     """
 
     observations: tf.Tensor
@@ -26,13 +26,13 @@ class Rollout(NamedTuple):
 
 
 class RolloutBuffer:
-    """The last `num_steps` steps of all environments, in NumPy arrays that are written over and over.
+    """The last `num_steps` steps of all environments, in NumPy arrays that each rollout overwrites.
 
     Args:
         num_steps: steps of each environment.
-        num_envs: environments.
-        observation_space: of one environment.
-        action_space: of one environment.
+        num_envs: number of environments.
+        observation_space: observation space of one environment.
+        action_space: action space of one environment.
     """
 
     def __init__(self, num_steps: int, num_envs: int, observation_space: gym.Space, action_space: gym.Space):
@@ -47,7 +47,7 @@ class RolloutBuffer:
         )
         self._arrays = [np.zeros((num_steps, num_envs, *shape), dtype) for shape, dtype in fields]
         self.num_steps = num_steps
-        self.position = 0  # the row that is written next
+        self.position = 0  # row to write next
 
     def add(self, observations, actions, rewards, next_observations, terminated, truncated) -> None:
         """Store one transition of each environment; every argument is (num_envs, ...)."""
@@ -59,23 +59,27 @@ class RolloutBuffer:
 
     @property
     def rollout(self) -> Rollout:
-        """A copy of the steps, as tensors; whole, and in order, after every `num_steps` calls of `add`."""
-        return Rollout(*map(tf.constant, self._arrays))  # left to the compiled call, it takes 0.3 ms
+        """A copy of all steps, as tensors; complete after every `num_steps` calls of `add`."""
+        return Rollout(*map(tf.constant, self._arrays))  # left to the compiled call, this takes 0.3 ms
 
 
-def flatten(field):
-    """Return a tensor (num_steps, num_envs, ...) as (num_steps * num_envs, ...)."""
+def flatten(field: tf.Tensor) -> tf.Tensor:
+    """Reshape (num_steps, num_envs, ...) to (num_steps * num_envs, ...)."""
     return tf.reshape(field, (-1, *field.shape[2:]))
 
 
-def explained_variance(values, returns, weights=1.0):
-    """Return 1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for one that is constant.
+def shuffled_minibatches(
+    rng: np.random.Generator, num_rows: int, num_epochs: int, num_minibatches: int
+) -> np.ndarray:
+    """Return row numbers (num_epochs * num_minibatches, minibatch_size), shuffled anew for each epoch.
 
-    All arguments are (batch_size,); rows of weight 0 do not count.
+    Rows that do not fill a minibatch are left out of their epoch.
     """
-    weights = weights * tf.ones_like(values)
+    size = num_rows // num_minibatches
+    epochs = rng.permuted(np.tile(np.arange(num_rows), (num_epochs, 1)), axis=1)
+    return epochs[:, : size * num_minibatches].reshape(-1, size)
 
-    def variance(x):
-        return tf.nn.weighted_moments(x, 0, weights)[1]
 
-    return 1.0 - variance(returns - values) / (variance(returns) + 1e-8)
+def explained_variance(values: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
+    """Return 1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for a constant one."""
+    return 1.0 - tf.math.reduce_variance(returns - values) / (tf.math.reduce_variance(returns) + 1e-8)

@@ -1,286 +1,245 @@
 """Proximal Policy Optimization (PPO).
 
-Schulman, Wolski, Dhariwal et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347, 2017;
-advantages as in Schulman et al., "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438, 2015.
+Schulman, Wolski, Dhariwal, Radford, Klimov, "Proximal Policy Optimization Algorithms", arXiv:1707.06347,
+2017; advantages from Schulman et al., "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438,
+2015.
 
     δ_t = r_t + γ (1 − terminated_t) V(s_{t+1}) − V(s_t)                              (1)
-    A_t = δ_t + γ λ (1 − terminated_t or truncated_t) A_{t+1}                         (2)
+    A_t = δ_t + γ λ (1 − done_t) A_{t+1}, where done = terminated or truncated        (2)
     ρ(θ) = π(a|s; θ) / π(a|s; θ_old)                                                  (3)
-    L_clip = E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]                                     (4)
-    minimise −L_clip + c_1 E[(V(s) − R)²] / 2 − c_2 E[entropy of π(·|s)]              (5)
+    L_policy = −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]                                  (4)
+    minimize L_policy + c_1 E[(R − V(s))²] / 2 − c_2 E[entropy of π(·|s)], R = A + V  (5)
 
-Key ideas: use each rollout for several epochs of minibatches, and take away, by clipping, what the
-objective could gain from moving the policy further than about ε from the one that made the rollout.
+Key idea: learn from each rollout for several epochs of minibatches. The clipped objective (4) gains nothing
+from moving the ratio (3) out of 1 ± ε, so that the policy stays close to the one that sampled the rollout.
 
-Differences from the paper: actor and critic share no layers; what the authors' code adds to the paper
-(value clipping, normalised advantages, annealing, orthogonal weights, ...) is listed in README.md.
+Differences from the paper: actor and critic share no layers; README.md lists what the authors' code adds to
+the paper, such as normalized advantages and orthogonal weights.
 
-Run: python ppo/ppo.py                                   The next idea: diff ppo/ppo.py trpo/trpo.py
+Run: python ppo/ppo.py                                               Parent: diff a2c/a2c.py ppo/ppo.py
 """
 
 from dataclasses import dataclass
-import math
 from pathlib import Path
 from typing import NamedTuple
 
-from common.envs import make_envs, play, true_next_observations
+from common.cli import main
+from common.distributions import make_policy
+from common.envs import make_envs, true_next_observations
 from common.errors import UserError
-from common.networks import NumpyPolicy, mlp, policy_head
-from common.normalization import RewardScaling, RunningNormalization
+from common.evaluation import play_episodes
+from common.networks import tanh_mlp
+from common.normalization import ObservationNormalizer, RewardScaler
+from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
-from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten
-from common.run import Result, Run, main
+from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten, shuffled_minibatches
+from common.run import Result, Run
 import gymnasium as gym
 import keras
 import numpy as np
 import tensorflow as tf
 
-ALGORITHM = "ppo"
+METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
 
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of PPO; those of every script stand in `common.options.RunConfig`."""
+    """Proximal Policy Optimization (Schulman et al. 2017)."""
 
     env_id: str = "CartPole-v1"
-    """Environment, with Discrete or Box actions."""
+    """Environment with a Discrete or Box action space."""
     total_timesteps: PositiveInt = 200_000
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 8
-    """Copies N of the environment that are stepped together (paper: 8 for Atari, 1 for MuJoCo)."""
+    """Number N of environments stepped together (paper: 8 for Atari)."""
     num_steps: PositiveInt = 256
     """Steps T of each environment in a rollout (paper: 128 for Atari, 2048 for MuJoCo)."""
     learning_rate: Positive = 1e-3
-    """Step size of Adam (paper: 3e-4 for MuJoCo)."""
+    """Initial learning rate of Adam (paper: 3e-4 for MuJoCo)."""
     anneal_learning_rate: Fraction = 1.0
-    """Share of the step size that is gone, linearly, by the last update (paper: 1 for Atari)."""
+    """Fraction of the learning rate removed by the end of training, linearly (paper: 1 for Atari)."""
+    adam_epsilon: Positive = 1e-5
+    """ε of Adam (the authors' code: 1e-5)."""
     gamma: Fraction = 0.99
-    """Discount γ (paper: 0.99)."""
+    """Discount factor γ (paper: 0.99)."""
     gae_lambda: Fraction = 0.95
-    """λ of the advantages: 0 trusts V, 1 trusts the returns (paper: 0.95)."""
+    """λ of the advantages: from 0, one-step TD errors, to 1, n-step returns (paper: 0.95)."""
     num_epochs: PositiveInt = 10
-    """Times that each rollout is used (paper: 3 for Atari, 10 for MuJoCo)."""
+    """Epochs K per rollout (paper: 3 for Atari, 10 for MuJoCo)."""
     num_minibatches: PositiveInt = 16
-    """Minibatches of an epoch (the authors' code: 4 for Atari, 32 for MuJoCo)."""
-    clip_coefficient: Positive = 0.2
-    """ε: how far the probability ratio may gain from moving (paper: 0.2 for MuJoCo)."""
-    value_clip: Positive = math.inf
-    """How far V may gain from moving (the authors' code: 0.2); inf leaves it free."""
+    """Minibatches per epoch (the authors' code: 4 for Atari, 32 for MuJoCo)."""
+    clip_range: Positive = 0.2
+    """Clip range ε of the probability ratio (paper: 0.2 for MuJoCo)."""
+    target_kl: Positive | None = None
+    """Approximate KL divergence at which the epochs of a rollout stop; None never stops them."""
     entropy_coefficient: NonNegative = 0.0
-    """c_2, the weight of the entropy bonus (paper: 0.01 for Atari, none for MuJoCo)."""
+    """Weight c_2 of the entropy bonus (paper: 0.01 for Atari, 0 for MuJoCo)."""
     value_coefficient: NonNegative = 0.5
-    """c_1, the weight of the value loss (paper for Atari: 2 here, for its square is not halved)."""
-    max_grad_norm: Positive = 0.5
-    """Largest norm of the whole gradient (the authors' code: 0.5); inf leaves it as it is."""
-    target_kl: Positive = math.inf
-    """Approximate KL divergence at which the epochs of a rollout end early; inf never ends them."""
+    """Weight c_1 of the value loss."""
+    max_grad_norm: Positive | None = 0.5
+    """Maximum norm of the gradient; None does not clip (the authors' code: 0.5)."""
     normalize_advantages: bool = True
-    """Shift and scale the advantages of each minibatch to mean 0, deviation 1 (the authors' code)."""
+    """Normalize the advantages of each minibatch to mean 0 and standard deviation 1 (the authors' code)."""
     normalize_observations: bool = False
-    """Normalise observations by their running mean and deviation (the authors' code for MuJoCo)."""
+    """Normalize observations by their running mean and standard deviation (the authors' code for MuJoCo)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running deviation of the discounted return (the authors' code for MuJoCo)."""
+    """Divide rewards by the running standard deviation of the discounted return (likewise)."""
     initial_log_std: float = 0.0
-    """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
+    """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (paper: 64, 64)."""
+    """Units of the hidden layers of actor and critic, each (paper: 64, 64 for MuJoCo)."""
 
 
 class Batch(NamedTuple):
-    """What is learned from, (batch_size, ...): the steps of a rollout, and what was made of them."""
+    """The steps of a rollout with their advantages and returns, (batch_size, ...)."""
 
     observations: tf.Tensor
     actions: tf.Tensor
     advantages: tf.Tensor
     returns: tf.Tensor
     log_probs: tf.Tensor
-    values: tf.Tensor
 
 
-class Agent:
-    """The actor π(a|s; θ), the critic V, and the update of both from a rollout."""
-
-    METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+class Agent(tf.Module):
+    """The policy π(a|s; θ), the critic V, and their update."""
 
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.Space, config: Config):
+        super().__init__()
         self.config = config
-        self.normalizer = RunningNormalization() if config.normalize_observations else None
-        self.reward_scaling = RewardScaling(config.num_envs, config.gamma)
-        options = {
-            "activation": "tanh",
-            "initializer": lambda: keras.initializers.Orthogonal(math.sqrt(2.0)),
-            "output_initializer": keras.initializers.Orthogonal,
-            "normalizer": self.normalizer,
-        }
-        shape, (size, head) = observation_space.shape, policy_head(action_space, config.initial_log_std)
-        self.actor = mlp(
-            shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
+        shape, hidden_sizes = observation_space.shape, config.hidden_sizes
+        self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
+        self.reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
+        first_layers = [self.normalizer.layer] if self.normalizer else []
+        self.policy = make_policy(
+            observation_space, action_space, hidden_sizes, config.initial_log_std, first_layers=first_layers
         )
-        self.critic = mlp(shape, config.hidden_sizes, 1, name="critic", **options)
-        self.variables = self.actor.trainable_variables + self.critic.trainable_variables
-        self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-5)
-        self.optimizer.build(self.variables)
-        self.numpy_policy = NumpyPolicy(self.actor)
+        self.critic = tanh_mlp(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.parameters = [*self.policy.parameters, *self.critic.trainable_variables]
+        self.optimizer = keras.optimizers.Adam(
+            epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm
+        )
+        self.optimizer.build(self.parameters)
         self.rng = np.random.default_rng([config.seed, 2])
 
-    def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Draw actions (num_envs, ...) for observations (num_envs, ...); nothing clips them here."""
-        return self.numpy_policy.sample(observations, noise)
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Sample actions (num_envs, ...) for observations (num_envs, ...), not clipped to their bounds."""
+        return self.policy.sample(observations, self.rng)
 
     @tf.function(jit_compile=True)
-    def update(self, rollout: Rollout, order: tf.Tensor, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Learn from a rollout (num_steps, num_envs, ...), in epochs of minibatches, in one compiled call.
+    def update(
+        self, rollout: Rollout, minibatches: tf.Tensor, learning_rate: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Take a gradient step on each minibatch of a rollout (num_steps, num_envs, ...).
 
-        `order` (num_epochs, num_steps * num_envs) shuffles the steps anew for each epoch; `progress` is the
-        share of the training that was over before. Returns the metrics of `learn`, averaged over the
-        minibatches, and the explained variance of the critic before the update.
+        `minibatches` (num_epochs * num_minibatches, minibatch_size) are row numbers of the flattened rollout.
+        Returns the metrics of the last minibatch.
         """
-        config = self.config
-        learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)
-        minibatch_size = len(batch.returns) // config.num_minibatches
-        order = order[:, : minibatch_size * config.num_minibatches]  # a remainder waits for the next epoch
-
-        sums, num_updates = dict.fromkeys(self.METRICS, 0.0), 0.0
-        for rows in tf.reshape(order, (-1, minibatch_size)):
+        metrics = dict.fromkeys(METRICS, 0.0)
+        for rows in minibatches:
             metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
-            sums = {name: sums[name] + metrics[name] for name in sums}
-            num_updates += 1.0
-            if metrics["approx_kl"] > config.target_kl:
+            if self.config.target_kl is not None and metrics["approx_kl"] > self.config.target_kl:
                 break
-        if self.normalizer:  # not before: the rollout was made with the statistics as they were
+        if self.normalizer:  # last, because the rollout was sampled with the statistics of before
             self.normalizer.update(batch.observations)
-        metrics = {name: total / num_updates for name, total in sums.items()}
-        return metrics | {
-            "explained_variance": explained_variance(batch.values, batch.returns),
-            "learning_rate": learning_rate,
-        }
+        values = batch.returns - batch.advantages
+        return metrics | {"explained_variance": explained_variance(values, batch.returns)}
 
     def make_batch(self, rollout: Rollout) -> Batch:
-        """Return the steps of a rollout one after the other, with advantages (batch_size,) and returns."""
-        config, shape = self.config, rollout.rewards.shape
+        """Flatten a rollout to (batch_size, ...) and compute its advantages and returns."""
+        shape = rollout.rewards.shape
         observations = tf.cast(flatten(rollout.observations), tf.float32)
         next_observations = tf.cast(flatten(rollout.next_observations), tf.float32)
-        terminated = tf.cast(rollout.terminated, tf.float32)
-        ends = rollout.terminated | rollout.truncated
-        rewards = self.reward_scaling(rollout.rewards, ends) if config.normalize_rewards else rollout.rewards
+        not_terminated = 1.0 - tf.cast(rollout.terminated, tf.float32)
+        dones = rollout.terminated | rollout.truncated
+        rewards = self.reward_scaler(rollout.rewards, dones) if self.reward_scaler else rollout.rewards
 
         values = tf.reshape(self.critic(observations), shape)
         next_values = tf.reshape(self.critic(next_observations), shape)
-        deltas = rewards + config.gamma * (1.0 - terminated) * next_values - values  # (1)
-        decay = config.gamma * config.gae_lambda * (1.0 - tf.cast(ends, tf.float32))
-        advantages = discounted_sums(deltas, decay)  # (2)
+        deltas = rewards + self.config.gamma * not_terminated * next_values - values  # (1)
+        advantages = self.gae(deltas, 1.0 - tf.cast(dones, tf.float32))
         returns = advantages + values
         actions = flatten(rollout.actions)
-        log_probs = log_prob(self.actor(observations), actions)
-        return Batch(observations, actions, *map(flatten, (advantages, returns)), log_probs, flatten(values))
+        log_probs = self.policy(observations).log_prob(actions)  # of θ_old
+        return Batch(observations, actions, flatten(advantages), flatten(returns), log_probs)
+
+    def gae(self, deltas: tf.Tensor, not_done: tf.Tensor) -> tf.Tensor:
+        """Return the advantages (num_steps, num_envs), from the last step back to the first."""
+        discount = self.config.gamma * self.config.gae_lambda
+
+        def advantage(next_advantage, step):
+            delta, goes_on = step
+            return delta + discount * goes_on * next_advantage  # (2)
+
+        return tf.scan(advantage, (deltas, not_done), tf.zeros_like(deltas[0]), reverse=True)
 
     def learn(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Take one gradient step on a minibatch (minibatch_size, ...)."""
-        config, clip = self.config, self.config.clip_coefficient
-        advantages = batch.advantages
+        config, advantages = self.config, batch.advantages
         if config.normalize_advantages:
-            advantages = normalize(advantages)
+            advantages -= tf.reduce_mean(advantages)
+            advantages /= tf.math.reduce_std(advantages) + 1e-8
         with tf.GradientTape() as tape:
-            outputs = self.actor(batch.observations)
-            log_ratio = log_prob(outputs, batch.actions) - batch.log_probs
+            pi = self.policy(batch.observations)
+            log_ratio = pi.log_prob(batch.actions) - batch.log_probs
             ratio = tf.exp(log_ratio)  # (3)
-            clipped_ratio = tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip)
+            clipped_ratio = tf.clip_by_value(ratio, 1.0 - config.clip_range, 1.0 + config.clip_range)
             policy_loss = -tf.reduce_mean(tf.minimum(ratio * advantages, clipped_ratio * advantages))  # (4)
-            entropy = tf.reduce_mean(entropies(outputs, batch.actions))
+            entropy = tf.reduce_mean(pi.entropy())
             values = self.critic(batch.observations)[:, 0]
-            moved = tf.clip_by_value(values - batch.values, -config.value_clip, config.value_clip)
-            errors = tf.square(values - batch.returns)
-            errors = tf.maximum(errors, tf.square(batch.values + moved - batch.returns))
-            value_loss = 0.5 * tf.reduce_mean(errors)
+            value_loss = 0.5 * tf.reduce_mean(tf.square(batch.returns - values))
             loss = policy_loss + config.value_coefficient * value_loss
             loss -= config.entropy_coefficient * entropy  # (5)
-        gradients = tape.gradient(loss, self.variables)
-        grad_norm = tf.linalg.global_norm(gradients)
-        shrink = tf.minimum(1.0, config.max_grad_norm / grad_norm)
-        self.optimizer.apply([shrink * gradient for gradient in gradients])
-
-        clipped = tf.abs(ratio - 1.0) > clip
+        gradients = tape.gradient(loss, self.parameters)
+        self.optimizer.apply(gradients)
         return {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "approx_kl": tf.reduce_mean(ratio - 1.0 - log_ratio),  # of old and new policy (Schulman 2020)
-            "clip_fraction": tf.reduce_mean(tf.cast(clipped, tf.float32)),
-            "grad_norm": grad_norm,
+            "approx_kl": tf.reduce_mean(ratio - 1.0 - log_ratio),
+            "clip_fraction": tf.reduce_mean(tf.cast(tf.abs(ratio - 1.0) > config.clip_range, tf.float32)),
+            "grad_norm": tf.linalg.global_norm(gradients),
         }
 
 
-def log_prob(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-    """Return log π(a|s): of logits for Discrete actions, of means and log deviations for Box actions."""
-    if actions.dtype.is_integer:
-        return -tf.nn.sparse_softmax_cross_entropy_with_logits(actions, outputs)
-    mean, log_std = tf.split(outputs, 2, axis=-1)
-    squares = tf.square((actions - mean) / tf.exp(log_std))
-    return -0.5 * tf.reduce_sum(squares + 2.0 * log_std + math.log(2.0 * math.pi), axis=-1)
-
-
-def entropies(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-    """Return the entropy of π(·|s), for outputs as above; of the actions only the dtype matters."""
-    if actions.dtype.is_integer:
-        return -tf.reduce_sum(tf.nn.softmax(outputs) * tf.nn.log_softmax(outputs), axis=-1)
-    _, log_std = tf.split(outputs, 2, axis=-1)
-    return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
-
-
-def discounted_sums(terms: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
-    """Return x_t + d_t (x_{t+1} + d_{t+1} (...)) for terms x and decay d, both (num_steps, num_envs)."""
-    return tf.scan(
-        lambda later, now: now[0] + now[1] * later, (terms, decay), tf.zeros_like(terms[0]), reverse=True
-    )
-
-
-def normalize(x: tf.Tensor) -> tf.Tensor:
-    """Shift and scale to mean 0, deviation 1."""
-    return (x - tf.reduce_mean(x)) / (tf.math.reduce_std(x) + 1e-8)
-
-
 def train(config: Config) -> Result:
-    """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, ALGORITHM)
-    if config.num_envs * config.num_steps < 2 * config.num_minibatches:
+    """Train as in Algorithm 1 of the paper, evaluate, and save everything in a run folder."""
+    run = Run(config)
+    batch_size = config.num_envs * config.num_steps
+    if batch_size < 2 * config.num_minibatches:
         raise UserError("--num-minibatches leaves fewer than 2 steps in each: lower it, or raise --num-steps")
-    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
+    envs = make_envs(config, gym.spaces.Discrete, gym.spaces.Box)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
-    networks = {"actor": agent.actor, "critic": agent.critic}
-    run.checkpoint(**networks, optimizer=agent.optimizer, moments=agent.reward_scaling.moments, rng=agent.rng)
-    agent.numpy_policy.refresh()
+    run.checkpoint(agent=agent, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)
-    rollout_steps = config.num_envs * config.num_steps
-    for global_step in run.steps(rollout_steps):
-        noise = agent.numpy_policy.noise(agent.rng, config.num_steps, config.num_envs)
-        for step in range(config.num_steps):
-            actions = agent.act(observations, noise[step])
-            clipped_actions = agent.numpy_policy.clip(actions)  # for the environment alone
+    for _ in run.steps(batch_size):
+        for _ in range(config.num_steps):
+            actions = agent.act(observations)
+            clipped_actions = agent.policy.clip(actions)  # for the environment only
             next_observations, rewards, terminated, truncated, infos = envs.step(clipped_actions)
             true_next = true_next_observations(next_observations, infos)
             buffer.add(observations, actions, rewards, true_next, terminated, truncated)
             observations = next_observations
             run.record(infos)
 
-        progress = (global_step - rollout_steps) / config.total_timesteps
-        order = agent.rng.permuted(np.tile(np.arange(rollout_steps), (config.num_epochs, 1)), axis=1)
-        metrics = agent.update(buffer.rollout, order, tf.constant(progress, tf.float32))
-        agent.numpy_policy.refresh()
-        run.log(**metrics)
+        learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
+        minibatches = shuffled_minibatches(agent.rng, batch_size, config.num_epochs, config.num_minibatches)
+        metrics = agent.update(buffer.rollout, minibatches, tf.constant(learning_rate))
+        agent.policy.refresh()
+        run.log(learning_rate=learning_rate, **metrics)
 
     envs.close()
-    return run.finish(agent.actor, networks, evaluate)
+    return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic)
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
-    """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    return play(NumpyPolicy(model).best, config, ALGORITHM, folder)
+    """Return the undiscounted returns (eval_episodes,) of the most likely actions."""
+    return play_episodes(fast_copy(model), config, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, ALGORITHM)
+    main(Config, train, evaluate)

@@ -1,257 +1,193 @@
-"""REINFORCE, the Monte-Carlo policy gradient, with a learned baseline.
+"""REINFORCE, the Monte Carlo policy gradient, with a learned baseline.
 
 Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
-Machine Learning 8, 1992; the learned baseline as in Sutton and Barto, "Reinforcement Learning", 2018, 13.4.
+Machine Learning 8, 1992; the learned baseline from Sutton & Barto, "Reinforcement Learning", 2018, section
+13.4.
 
-    R_t = r_t + γ r_{t+1} + γ² r_{t+2} + ... to the end of the episode                (1)
-    A_t = R_t − b(s_t), with the baseline b = V, or 0                                 (2)
-    L_policy = −E[A log π(a|s; θ)] over the steps of finished episodes                (3)
-    minimise L_policy + c_1 E[(V(s) − R)²] / 2 − c_2 E[entropy of π(·|s)]             (4)
+    R_t = r_t + γ R_{t+1}, back from the end of the episode                           (1)
+    A_t = R_t − V(s_t)                                                                (2)
+    L_policy = −E[A log π(a|s; θ)]                                                    (3)
+    minimize L_policy + c_1 E[(R − V(s))²] / 2 − c_2 E[entropy of π(·|s)]             (4)
 
-Key ideas: make every action as much likelier as the return after it was good; no model, no value function
-and no target is needed. A baseline that does not depend on the action leaves the gradient as it is, on
-average, and takes away most of its variance.
+Key idea: make each action more likely in proportion to the return that followed it. A baseline that does
+not depend on the action leaves the expected gradient unchanged and reduces its variance.
 
-Episodes in flight at the end of a rollout: their last steps are left out of (3) and (4), because their
-returns are not known yet; `--num-steps` should be longer than an episode. An episode that goes on in the
-next rollout is used from there on.
+The update uses whole episodes, each of them once: an episode that is unfinished at an update waits for a
+later one. A time limit counts as the end of the episode.
 
-Differences from the paper: Adam; many episodes to an update; the whole gradient without the γ^t in front
-of each step, as everywhere in practice; a time limit counts as the end of the episode.
+Differences from the paper: Adam; many episodes per update; no factor γ^t in front of step t, as is common;
+returns in units of their running standard deviation; normalized advantages.
 
-Run: python reinforce/reinforce.py             The next idea: diff reinforce/reinforce.py a2c/a2c.py
+Run: python reinforce/reinforce.py                    Next: diff reinforce/reinforce.py a2c/a2c.py
 """
 
 from dataclasses import dataclass
-import math
 from pathlib import Path
 from typing import NamedTuple
 
-from common.envs import make_envs, play, true_next_observations
-from common.networks import NumpyPolicy, mlp, policy_head
-from common.normalization import RewardScaling, RunningNormalization
+from common.cli import main
+from common.distributions import make_policy
+from common.envs import make_envs
+from common.evaluation import play_episodes
+from common.networks import tanh_mlp
+from common.normalization import ObservationNormalizer, RunningMoments
+from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
-from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten
-from common.run import Result, Run, main
+from common.rollout import explained_variance
+from common.run import Result, Run
 import gymnasium as gym
 import keras
 import numpy as np
 import tensorflow as tf
 
-ALGORITHM = "reinforce"
-
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of REINFORCE; those of every script stand in `common.options.RunConfig`."""
+    """REINFORCE (Williams 1992)."""
 
     env_id: str = "CartPole-v1"
-    """Environment, with Discrete or Box actions."""
-    total_timesteps: PositiveInt = 800_000
+    """Environment with a Discrete or Box action space."""
+    total_timesteps: PositiveInt = 500_000
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 4
-    """Copies of the environment that are stepped together."""
-    num_steps: PositiveInt = 512
-    """Steps of each environment in a rollout: more than an episode has."""
+    """Number of environments stepped together."""
+    batch_size: PositiveInt = 2048
+    """Minimum number of steps, from finished episodes, in an update."""
     learning_rate: Positive = 1e-2
-    """Step size of Adam."""
+    """Initial learning rate of Adam."""
     anneal_learning_rate: Fraction = 1.0
-    """Share of the step size that is gone, linearly, by the last update."""
+    """Fraction of the learning rate removed by the end of training, linearly."""
     gamma: Fraction = 0.99
-    """Discount γ."""
+    """Discount factor γ."""
     baseline: bool = True
-    """Subtract V(s) from the returns (Williams: any baseline that does not depend on the action)."""
+    """Subtract V(s) from the returns."""
     entropy_coefficient: NonNegative = 0.0
-    """c_2, the weight of the entropy bonus (paper: none)."""
+    """Weight c_2 of the entropy bonus (paper: none)."""
     value_coefficient: NonNegative = 0.5
-    """c_1, the weight of the loss that fits V."""
-    max_grad_norm: Positive = math.inf
-    """Largest norm of the whole gradient; inf leaves it as it is (paper)."""
+    """Weight c_1 of the value loss."""
     normalize_advantages: bool = True
-    """Shift and scale the advantages of each rollout to mean 0, deviation 1 (paper: no)."""
+    """Normalize the advantages of each batch to mean 0 and standard deviation 1 (paper: no)."""
     normalize_observations: bool = False
-    """Normalise observations by their running mean and deviation (paper: no)."""
-    normalize_rewards: bool = True
-    """Divide rewards by the running deviation of the discounted return, for the sake of V (paper: no)."""
+    """Normalize observations by their running mean and standard deviation (paper: no)."""
     initial_log_std: float = 0.0
-    """log σ of a Gaussian policy at first, in units of half the range of the actions; it is learned."""
+    """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers of actor and critic, each."""
 
 
 class Batch(NamedTuple):
-    """What is learned from, (batch_size, ...): the steps of a rollout, and what was made of them."""
+    """The steps of finished episodes with their returns, (batch_size, ...)."""
 
     observations: tf.Tensor
     actions: tf.Tensor
-    advantages: tf.Tensor
     returns: tf.Tensor
-    values: tf.Tensor
-    finished: tf.Tensor
 
 
-class Agent:
-    """The actor π(a|s; θ), the baseline V, and the update of both from a rollout."""
+class Agent(tf.Module):
+    """The policy π(a|s; θ), the baseline V, and their update."""
 
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.Space, config: Config):
+        super().__init__()
         self.config = config
-        self.normalizer = RunningNormalization() if config.normalize_observations else None
-        self.reward_scaling = RewardScaling(config.num_envs, config.gamma)
-        options = {
-            "activation": "tanh",
-            "initializer": lambda: keras.initializers.Orthogonal(math.sqrt(2.0)),
-            "output_initializer": keras.initializers.Orthogonal,
-            "normalizer": self.normalizer,
-        }
-        shape, (size, head) = observation_space.shape, policy_head(action_space, config.initial_log_std)
-        self.actor = mlp(
-            shape, config.hidden_sizes, size, output_scale=0.01, head=head, name="actor", **options
+        shape, hidden_sizes = observation_space.shape, config.hidden_sizes
+        self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
+        self.return_moments = RunningMoments()
+        first_layers = [self.normalizer.layer] if self.normalizer else []
+        self.policy = make_policy(
+            observation_space, action_space, hidden_sizes, config.initial_log_std, first_layers=first_layers
         )
-        self.critic = mlp(shape, config.hidden_sizes, 1, name="critic", **options)
-        self.variables = self.actor.trainable_variables + self.critic.trainable_variables
-        self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-5)
-        self.optimizer.build(self.variables)
-        self.numpy_policy = NumpyPolicy(self.actor)
+        self.critic = tanh_mlp(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.parameters = [*self.policy.parameters, *self.critic.trainable_variables]
+        self.optimizer = keras.optimizers.Adam()
+        self.optimizer.build(self.parameters)
         self.rng = np.random.default_rng([config.seed, 2])
 
-    def act(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Draw actions (num_envs, ...) for observations (num_envs, ...); nothing clips them here."""
-        return self.numpy_policy.sample(observations, noise)
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Sample actions (num_envs, ...) for observations (num_envs, ...), not clipped to their bounds."""
+        return self.policy.sample(observations, self.rng)
 
-    @tf.function(jit_compile=True)
-    def update(self, rollout: Rollout, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Learn from a rollout (num_steps, num_envs, ...) in one compiled call.
-
-        `progress` is the share of the training that was over before. Returns the metrics of `learn`, and the
-        explained variance of the baseline before the update.
-        """
-        config = self.config
-        learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * progress)
-        self.optimizer.learning_rate.assign(learning_rate)
-        batch = self.make_batch(rollout)
-        metrics = self.learn(batch)
-        if self.normalizer:  # not before: the rollout was made with the statistics as they were
-            self.normalizer.update(batch.observations)
-        return metrics | {
-            "explained_variance": explained_variance(batch.values, batch.returns, batch.finished),
-            "finished_fraction": tf.reduce_mean(batch.finished),
-            "learning_rate": learning_rate,
-        }
-
-    def make_batch(self, rollout: Rollout) -> Batch:
-        """Return the steps of a rollout one after the other, with advantages (batch_size,) and returns."""
-        config, shape = self.config, rollout.rewards.shape
-        observations = tf.cast(flatten(rollout.observations), tf.float32)
-        ends = rollout.terminated | rollout.truncated
-        rewards = self.reward_scaling(rollout.rewards, ends) if config.normalize_rewards else rollout.rewards
-
-        values = tf.reshape(self.critic(observations), shape)
-        going_on = 1.0 - tf.cast(ends, tf.float32)
-        returns = discounted_sums(rewards, config.gamma * going_on)  # (1)
-        finished = discounted_sums(1.0 - going_on, going_on)  # 1 where the end of the episode is ahead
-        advantages = returns - config.baseline * values  # (2)
-        return Batch(observations, *map(flatten, (rollout.actions, advantages, returns, values, finished)))
-
-    def learn(self, batch: Batch) -> dict[str, tf.Tensor]:
+    @tf.function(reduce_retracing=True)
+    def update(self, batch: Batch, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
         """Take one gradient step on a batch (batch_size, ...)."""
         config = self.config
-        advantages = batch.advantages
-        if config.normalize_advantages:
-            advantages = normalize(advantages, batch.finished)
+        self.optimizer.learning_rate.assign(learning_rate)
+        self.return_moments.update(batch.returns)
+        returns = batch.returns / (tf.sqrt(self.return_moments.variance) + 1e-8)
         with tf.GradientTape() as tape:
-            outputs = self.actor(batch.observations)
-            policy_loss = -mean(log_prob(outputs, batch.actions) * advantages, batch.finished)  # (3)
-            entropy = mean(entropies(outputs, batch.actions), batch.finished)
             values = self.critic(batch.observations)[:, 0]
-            errors = tf.square(values - batch.returns)
-            value_loss = 0.5 * mean(errors, batch.finished)
+            advantages = returns - config.baseline * tf.stop_gradient(values)  # (2)
+            if config.normalize_advantages:
+                advantages -= tf.reduce_mean(advantages)
+                advantages /= tf.math.reduce_std(advantages) + 1e-8
+            pi = self.policy(batch.observations)
+            policy_loss = -tf.reduce_mean(advantages * pi.log_prob(batch.actions))  # (3)
+            entropy = tf.reduce_mean(pi.entropy())
+            value_loss = 0.5 * tf.reduce_mean(tf.square(returns - values))
             loss = policy_loss + config.value_coefficient * value_loss
             loss -= config.entropy_coefficient * entropy  # (4)
-        gradients = tape.gradient(loss, self.variables)
-        grad_norm = tf.linalg.global_norm(gradients)
-        shrink = tf.minimum(1.0, config.max_grad_norm / grad_norm)
-        self.optimizer.apply([shrink * gradient for gradient in gradients])
-
+        gradients = tape.gradient(loss, self.parameters)
+        self.optimizer.apply(gradients)
+        if self.normalizer:  # last, because the episodes were sampled with the statistics of before
+            self.normalizer.update(batch.observations)
         return {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "grad_norm": grad_norm,
+            "grad_norm": tf.linalg.global_norm(gradients),
+            "explained_variance": explained_variance(values, returns),
         }
 
 
-def log_prob(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-    """Return log π(a|s): of logits for Discrete actions, of means and log deviations for Box actions."""
-    if actions.dtype.is_integer:
-        return -tf.nn.sparse_softmax_cross_entropy_with_logits(actions, outputs)
-    mean, log_std = tf.split(outputs, 2, axis=-1)
-    squares = tf.square((actions - mean) / tf.exp(log_std))
-    return -0.5 * tf.reduce_sum(squares + 2.0 * log_std + math.log(2.0 * math.pi), axis=-1)
-
-
-def entropies(outputs: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-    """Return the entropy of π(·|s), for outputs as above; of the actions only the dtype matters."""
-    if actions.dtype.is_integer:
-        return -tf.reduce_sum(tf.nn.softmax(outputs) * tf.nn.log_softmax(outputs), axis=-1)
-    _, log_std = tf.split(outputs, 2, axis=-1)
-    return tf.reduce_sum(log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
-
-
-def discounted_sums(terms: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
-    """Return x_t + d_t (x_{t+1} + d_{t+1} (...)) for terms x and decay d, both (num_steps, num_envs)."""
-    return tf.scan(
-        lambda later, now: now[0] + now[1] * later, (terms, decay), tf.zeros_like(terms[0]), reverse=True
-    )
-
-
-def mean(x: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Return the mean of x (batch_size,) where `where` is 1; 0 if it is 1 nowhere."""
-    return tf.reduce_sum(where * x) / tf.maximum(1.0, tf.reduce_sum(where))
-
-
-def normalize(x: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Shift and scale to mean 0, deviation 1 where `where` is 1."""
-    centered = x - mean(x, where)
-    return centered / (tf.sqrt(mean(tf.square(centered), where)) + 1e-8)
+def returns_to_go(rewards: list[float], gamma: float) -> np.ndarray:
+    """Return R_t for each step of one episode, as float32."""
+    returns, following = np.zeros(len(rewards), np.float32), 0.0
+    for t in reversed(range(len(rewards))):
+        returns[t] = following = rewards[t] + gamma * following  # (1)
+    return returns
 
 
 def train(config: Config) -> Result:
-    """Train, evaluate, and leave a run folder."""
-    run = Run(config, ALGORITHM)
-    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
-    spaces = envs.single_observation_space, envs.single_action_space
-    agent = Agent(*spaces, config)
-    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
-    networks = {"actor": agent.actor, "critic": agent.critic}
-    run.checkpoint(**networks, optimizer=agent.optimizer, moments=agent.reward_scaling.moments, rng=agent.rng)
-    agent.numpy_policy.refresh()
+    """Train, evaluate, and save everything in a run folder."""
+    run = Run(config)
+    envs = make_envs(config, gym.spaces.Discrete, gym.spaces.Box)
+    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
+    run.checkpoint(agent=agent, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)
-    rollout_steps = config.num_envs * config.num_steps
-    for global_step in run.steps(rollout_steps):
-        noise = agent.numpy_policy.noise(agent.rng, config.num_steps, config.num_envs)
-        for step in range(config.num_steps):
-            actions = agent.act(observations, noise[step])
-            clipped_actions = agent.numpy_policy.clip(actions)  # for the environment alone
-            next_observations, rewards, terminated, truncated, infos = envs.step(clipped_actions)
-            true_next = true_next_observations(next_observations, infos)
-            buffer.add(observations, actions, rewards, true_next, terminated, truncated)
-            observations = next_observations
-            run.record(infos)
+    unfinished = [[] for _ in range(config.num_envs)]  # the steps of each environment's current episode
+    finished = []  # observations, actions, and returns of episodes that wait for an update
+    num_steps = 0  # of the finished episodes
+    for _ in run.steps(config.num_envs):
+        actions = agent.act(observations)
+        clipped_actions = agent.policy.clip(actions)  # for the environment only
+        next_observations, rewards, terminated, truncated, infos = envs.step(clipped_actions)
+        for episode, *step in zip(unfinished, observations, actions, rewards):
+            episode.append(step)
+        for k in np.flatnonzero(terminated | truncated):
+            episode_observations, episode_actions, episode_rewards = zip(*unfinished[k])
+            episode_returns = returns_to_go(episode_rewards, config.gamma)
+            finished.append((episode_observations, episode_actions, episode_returns))
+            num_steps += len(episode_returns)
+            unfinished[k] = []
+        observations = next_observations
+        run.record(infos)
 
-        progress = (global_step - rollout_steps) / config.total_timesteps
-        metrics = agent.update(buffer.rollout, tf.constant(progress, tf.float32))
-        agent.numpy_policy.refresh()
-        run.log(**metrics)
+        if num_steps >= config.batch_size:
+            learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
+            batch = Batch(*(np.concatenate(field) for field in zip(*finished)))
+            metrics = agent.update(batch, tf.constant(learning_rate))
+            agent.policy.refresh()
+            run.log(learning_rate=learning_rate, **metrics)
+            finished, num_steps = [], 0
 
     envs.close()
-    return run.finish(agent.actor, networks, evaluate)
+    return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic)
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
-    """Return the undiscounted returns (eval_episodes,) of the likeliest actions: the mean, or the mode."""
-    return play(NumpyPolicy(model).best, config, ALGORITHM, folder)
+    """Return the undiscounted returns (eval_episodes,) of the most likely actions."""
+    return play_episodes(fast_copy(model), config, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, ALGORITHM)
+    main(Config, train, evaluate)

@@ -1,84 +1,86 @@
-"""Twin Delayed Deep Deterministic policy gradient (TD3).
+"""Twin Delayed Deep Deterministic Policy Gradient (TD3).
 
 Fujimoto, van Hoof, Meger, "Addressing Function Approximation Error in Actor-Critic Methods", ICML 2018.
 
-    a ← clip(μ(s; φ) + n, low, high);  n ← (1 − θ) n + σ ε,  ε ~ N(0, 1)              (1)
-    y = r + γ (1 − terminated) min_i Q'_i(s', a'),  i = 1, 2                          (2)
-    L = E[Σ_i (y − Q_i(s, a))²] over transitions drawn from the replay buffer         (3)
-    J = E[Q_1(s, μ(s; φ))], climbed along its gradient every d-th update              (4)
-    Q'_i ← τ Q_i + (1 − τ) Q'_i,  μ' ← τ μ + (1 − τ) μ' every d-th update             (5)
-    a' = clip(μ'(s') + clip(σ̃ ε, −c, c), low, high),  ε ~ N(0, 1), in (2)             (6)
+    a = clip(μ(s; φ) + n, low, high), where n ← (1 − θ) n + σ ε and ε ~ N(0, 1)       (1)
+    y = r + γ (1 − terminated) min_i Q'_i(s', a'), i = 1, 2                           (2)
+    L = Σ_i E[(y − Q_i(s, a))²] over transitions sampled from the replay buffer       (3)
+    maximize J(φ) = E[Q_1(s, μ(s; φ))] by gradient ascent, every d-th update          (4)
+    Q'_i ← τ Q_i + (1 − τ) Q'_i, μ' ← τ μ + (1 − τ) μ' every d-th update              (5)
+    a' = clip(μ'(s') + clip(σ̃ ε, −c, c), low, high) in (2), where ε ~ N(0, 1)         (6)
 
-Key ideas: DDPG's actor seeks out the actions whose value its critic overestimates. So take the smaller one
-of two critics' values as the target (idea 1); let the critics settle before the actor follows them
-(idea 2); and smooth the target over neighbouring actions, so that a narrow peak of Q' is no target (idea 3).
+Key ideas: DDPG's actor exploits the errors of its critic. TD3 takes the smaller of two critics' values as
+the target (idea 1), updates actor and targets less often than the critics (idea 2), and adds noise to the
+target action, so that the actor cannot exploit a narrow peak of Q (idea 3).
 
-Differences from the paper: both critics in one optimizer; uniformly random actions at first on every
-environment; Glorot initialisation; updates in chunks of `gradient_steps`.
+Differences from the paper: one optimizer for both critics; Glorot initialization; batch size and network
+size; many updates in one call.
 
-Run: python td3/td3.py                                  What changed: diff ddpg/ddpg.py td3/td3.py
+Run: python td3/td3.py                                            Parent: diff ddpg/ddpg.py td3/td3.py
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.envs import make_envs, play, true_next_observations
-from common.networks import NumpyNetwork, mlp
+from common.cli import main
+from common.envs import make_envs, true_next_observations
+from common.evaluation import play_episodes
+from common.networks import copy_network, mlp
+from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, RunConfig
 from common.replay_buffer import ReplayBuffer, Transitions
-from common.run import Result, Run, main
+from common.run import Result, Run
 import gymnasium as gym
 import keras
 import numpy as np
 import tensorflow as tf
 
-ALGORITHM = "td3"
-
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
-    """The options of TD3; those of every script stand in `common.options.RunConfig`."""
+    """Twin Delayed DDPG (Fujimoto et al. 2018)."""
 
     env_id: str = "Pendulum-v1"
-    """Environment, with Box actions."""
+    """Environment with a Box action space."""
     total_timesteps: PositiveInt = 20_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
-    """Step size of the actor's Adam (paper: 1e-3)."""
+    """Learning rate of the actor's Adam (paper: 1e-3)."""
     critic_learning_rate: Positive = 1e-3
-    """Step size of the critics' Adam (paper: 1e-3)."""
+    """Learning rate of the critics' Adam (paper: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Transitions that the replay buffer holds (paper: all there are)."""
-    gamma: Fraction = 0.98
-    """Discount γ (paper: 0.99; RL Zoo has 0.98 for Pendulum)."""
+    """Capacity of the replay buffer, in transitions (paper: all of them)."""
+    gamma: Fraction = 0.99
+    """Discount factor γ (paper: 0.99)."""
     tau: Fraction = 0.005
-    """Share τ of the online networks in a target update (paper: 0.005)."""
+    """Target update rate τ (paper: 0.005)."""
     batch_size: PositiveInt = 256
     """Transitions in a minibatch (paper: 100)."""
     exploration_noise: NonNegative = 0.1
-    """Scale σ of the exploration noise, in half ranges of the action (paper: 0.1)."""
+    """Standard deviation σ of the exploration noise, in half ranges of the action (paper: 0.1)."""
     noise_reversion: Fraction = 1.0
-    """Share θ that the noise loses in a step: 1 is white noise (paper), less Ornstein–Uhlenbeck."""
+    """Reversion rate θ of the noise: 1 is Gaussian noise, below 1 Ornstein-Uhlenbeck noise (paper: 1)."""
     learning_starts: NonNegativeInt = 1_000
-    """Steps of uniformly random actions before the first update (paper: 1,000 or 10,000)."""
-    policy_frequency: PositiveInt = 2
-    """Updates d of the critics for one of the actor and the targets (paper: 2)."""
-    policy_noise: NonNegative = 0.2
-    """Deviation σ̃ of the noise on the target's action, in half ranges of the action (paper: 0.2)."""
-    noise_clip: NonNegative = 0.5
-    """Bound c of that noise, in half ranges of the action (paper: 0.5)."""
+    """Environment steps with uniformly random actions before the first update (paper: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
-    """Environment steps, over all environments, between update calls (paper: 1)."""
+    """Environment steps, over all environments, between calls of the update (paper: 1)."""
     gradient_steps: PositiveInt = 50
-    """Updates in one such call (paper: 1)."""
+    """Gradient steps in one call of the update (paper: 1)."""
+    policy_frequency: PositiveInt = 2
+    """Updates d of the critics per update of the actor and the target networks (paper: 2)."""
+    target_noise: NonNegative = 0.2
+    """Standard deviation σ̃ of the noise on the target action, in half ranges of the action (paper: 0.2)."""
+    target_noise_clip: NonNegative = 0.5
+    """Bound c of that noise, in half ranges of the action (paper: 0.5)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critics (paper: 400, 300)."""
+    """Units of the hidden layers of actor and critics, each (paper: 400, 300)."""
 
 
-class Agent:
-    """The actor μ, the twin critics Q_1 and Q_2, their slow copies, and the update of all six."""
+class Agent(tf.Module):
+    """The actor μ, the critics Q_1 and Q_2, their target networks, and their update."""
 
     def __init__(self, observation_space: gym.spaces.Box, action_space: gym.spaces.Box, config: Config):
+        super().__init__()
         self.config = config
         self.low, self.high = action_space.low, action_space.high
         self.half_range = (self.high - self.low) / 2
@@ -88,114 +90,94 @@ class Agent:
         self.actor.add(keras.layers.Rescaling(self.half_range, self.low + self.half_range))
         self.critic = mlp((num_observations + num_actions,), config.hidden_sizes, 1, name="critic")
         self.critic_2 = mlp((num_observations + num_actions,), config.hidden_sizes, 1, name="critic_2")
-        self.critic_variables = self.critic.trainable_variables + self.critic_2.trainable_variables
-        self.target_actor = copy_of(self.actor)
-        self.target_critic = copy_of(self.critic)
-        self.target_critic_2 = copy_of(self.critic_2)
+        self.critic_parameters = self.critic.trainable_variables + self.critic_2.trainable_variables
+        self.target_actor = copy_network(self.actor)
+        self.target_critic = copy_network(self.critic)
+        self.target_critic_2 = copy_network(self.critic_2)
         self.actor_optimizer = keras.optimizers.Adam(config.actor_learning_rate)
         self.actor_optimizer.build(self.actor.trainable_variables)
         self.critic_optimizer = keras.optimizers.Adam(config.critic_learning_rate)
-        self.critic_optimizer.build(self.critic_variables)
-        self.numpy_actor = NumpyNetwork(self.actor)
+        self.critic_optimizer.build(self.critic_parameters)
+        self.acting_network = fast_copy(self.actor)
         self.noise = np.zeros((config.num_envs, num_actions), np.float32)
-        self.smoothing = tf.random.Generator.from_seed(config.seed)
         self.rng = np.random.default_rng([config.seed, 2])
+        self.target_rng = tf.random.Generator.from_seed(config.seed)
 
     def act(self, observations: np.ndarray, *, random: bool) -> np.ndarray:
-        """Choose actions (num_envs, num_actions): uniformly random ones, or the actor's and noise."""
+        """Return actions (num_envs, num_actions): uniformly random, or the actor's with noise."""
         if random:
             return self.rng.uniform(self.low, self.high, self.noise.shape).astype(np.float32)
-        kicks = self.config.exploration_noise * self.rng.standard_normal(self.noise.shape, np.float32)
-        self.noise = (1.0 - self.config.noise_reversion) * self.noise + self.half_range * kicks
-        return np.clip(self.numpy_actor(observations) + self.noise, self.low, self.high)  # (1)
+        new_noise = self.config.exploration_noise * self.rng.standard_normal(self.noise.shape, np.float32)
+        self.noise = (1.0 - self.config.noise_reversion) * self.noise + self.half_range * new_noise
+        return np.clip(self.acting_network(observations) + self.noise, self.low, self.high)  # (1)
 
     @tf.function(jit_compile=True)
     def update(self, batches: Transitions) -> dict[str, tf.Tensor]:
-        """Learn from each minibatch of `batches`, (gradient_steps, batch_size, ...), in one compiled call.
+        """Take a gradient step on each minibatch of `batches` (gradient_steps, batch_size, ...).
 
-        Returns the metrics of `learn_critic`, averaged over the minibatches.
+        Returns the metrics of the last minibatch.
         """
-        num_batches = len(batches.rewards)
-        sums = {"td_loss": 0.0, "q_values": 0.0}
-        for k in tf.range(num_batches):
+        metrics = {"td_loss": 0.0, "q_values": 0.0}
+        for k in tf.range(len(batches.rewards)):
             batch = Transitions(*(field[k] for field in batches))
             metrics = self.learn_critic(batch)
             if self.critic_optimizer.iterations % self.config.policy_frequency == 0:  # idea 2: delay
                 self.learn_actor(batch)
-            sums = {name: sums[name] + metrics[name] for name in sums}
-        return {name: sums[name] / num_batches for name in sums}
+        return metrics
 
     def learn_critic(self, batch: Transitions) -> dict[str, tf.Tensor]:
-        """Take one step of the critic on a minibatch (batch_size, ...)."""
-        noise = self.smoothing.normal(tf.shape(batch.actions), stddev=self.config.policy_noise)
-        noise = self.half_range * tf.clip_by_value(noise, -self.config.noise_clip, self.config.noise_clip)
+        """Take one gradient step of both critics on a minibatch (batch_size, ...)."""
+        noise = self.target_rng.normal(tf.shape(batch.actions), stddev=self.config.target_noise)
+        bound = self.config.target_noise_clip
+        noise = self.half_range * tf.clip_by_value(noise, -bound, bound)
         next_actions = self.target_actor(batch.next_observations) + noise  # idea 3: smoothing
         next_actions = tf.clip_by_value(next_actions, self.low, self.high)  # (6)
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
         next_q_values_2 = q_values_of(self.target_critic_2, batch.next_observations, next_actions)
-        next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller one
+        next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller value
         not_terminated = 1.0 - tf.cast(batch.terminated, tf.float32)
         td_target = batch.rewards + self.config.gamma * not_terminated * next_q_values  # (2)
 
         with tf.GradientTape() as tape:
             q_values = q_values_of(self.critic, batch.observations, batch.actions)
-            td_loss = tf.reduce_mean(tf.square(td_target - q_values))  # (3)
             q_values_2 = q_values_of(self.critic_2, batch.observations, batch.actions)
+            td_loss = tf.reduce_mean(tf.square(td_target - q_values))  # (3)
             td_loss += tf.reduce_mean(tf.square(td_target - q_values_2))
-        gradients = tape.gradient(td_loss, self.critic_variables)
+        gradients = tape.gradient(td_loss, self.critic_parameters)
         self.critic_optimizer.apply(gradients)
         return {"td_loss": td_loss, "q_values": tf.reduce_mean(q_values)}
 
     def learn_actor(self, batch: Transitions) -> None:
-        """Take one step of the actor on a minibatch, then one of the targets."""
+        """Take one gradient step of the actor on a minibatch, and update the target networks."""
         with tf.GradientTape() as tape:
             actions = self.actor(batch.observations)
             actor_loss = -tf.reduce_mean(q_values_of(self.critic, batch.observations, actions))  # (4)
         gradients = tape.gradient(actor_loss, self.actor.trainable_variables)
         self.actor_optimizer.apply(gradients)
-        self.move(self.target_actor, self.actor)
-        self.move(self.target_critic, self.critic)
-        self.move(self.target_critic_2, self.critic_2)
+        self.soft_update(self.target_actor, self.actor)
+        self.soft_update(self.target_critic, self.critic)
+        self.soft_update(self.target_critic_2, self.critic_2)
 
-    def move(self, target_network: keras.Model, network: keras.Model) -> None:
-        """Let a target network take a small step towards its network."""
-        for target, online in zip(target_network.variables, network.variables):
-            target.assign(self.config.tau * online + (1.0 - self.config.tau) * target)  # (5)
-
-
-def copy_of(model: keras.Sequential) -> keras.Sequential:
-    """Return a network of the same layers and weights."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
+    def soft_update(self, target_network: keras.Model, network: keras.Model) -> None:
+        """Move a target network toward its online network."""
+        tau = self.config.tau
+        for target, online in zip(target_network.trainable_variables, network.trainable_variables):
+            target.assign(tau * online + (1.0 - tau) * target)  # (5)
 
 
 def q_values_of(critic: keras.Model, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
     """Return Q(s, a) (batch_size,)."""
-    return critic(keras.ops.concatenate([observations, actions], axis=-1))[:, 0]
+    return critic(tf.concat([tf.cast(observations, tf.float32), actions], axis=-1))[:, 0]
 
 
 def train(config: Config) -> Result:
-    """Train as in the paper's Algorithm 1, evaluate, and leave a run folder."""
-    run = Run(config, ALGORITHM)
-    envs = make_envs(config.env_id, ALGORITHM, config.num_envs, config.seed, async_envs=config.async_envs)
+    """Train as in Algorithm 1 of the paper, evaluate, and save everything in a run folder."""
+    run = Run(config)
+    envs = make_envs(config, gym.spaces.Box, bounded=True)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
     buffer = ReplayBuffer(config.buffer_size, *spaces, config.seed)
-    run.checkpoint(  # what every checkpoint holds; a resumed run gets it back here
-        actor=agent.actor,
-        critic=agent.critic,
-        critic_2=agent.critic_2,
-        target_actor=agent.target_actor,
-        target_critic=agent.target_critic,
-        target_critic_2=agent.target_critic_2,
-        actor_optimizer=agent.actor_optimizer,
-        critic_optimizer=agent.critic_optimizer,
-        smoothing=agent.smoothing,
-        rng=agent.rng,
-        buffer=buffer,
-    )
-    agent.numpy_actor.refresh()  # a resumed run has just read other weights
+    run.checkpoint(agent=agent, buffer=buffer, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)
     for global_step in run.steps(config.num_envs):
@@ -204,23 +186,22 @@ def train(config: Config) -> Result:
         true_next = true_next_observations(next_observations, infos)
         buffer.add(observations, actions, rewards, true_next, terminated)
         observations = next_observations
-        agent.noise[terminated | truncated] = 0.0  # each episode has a noise process of its own
+        agent.noise[terminated | truncated] = 0.0  # a new noise process for each episode
         run.record(infos)
 
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
-            agent.numpy_actor.refresh()
+            agent.acting_network.refresh()
             run.log(**metrics)
 
     envs.close()
-    networks = {"actor": agent.actor, "critic": agent.critic, "critic_2": agent.critic_2}
-    return run.finish(agent.actor, networks, evaluate)
+    return run.finish(evaluate, actor=agent.actor, critic=agent.critic, critic_2=agent.critic_2)
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:
     """Return the undiscounted returns (eval_episodes,) of the actor without noise."""
-    return play(NumpyNetwork(model), config, ALGORITHM, folder)
+    return play_episodes(fast_copy(model), config, folder)
 
 
 if __name__ == "__main__":
-    main(Config, train, evaluate, ALGORITHM)
+    main(Config, train, evaluate)

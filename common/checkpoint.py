@@ -1,0 +1,120 @@
+"""Checkpoints: TensorFlow objects, NumPy arrays and generators, and buffers, saved together."""
+
+import json
+import logging
+import os
+from pathlib import Path
+import shutil
+from typing import Any
+
+from common.errors import UserError
+from common.run_folder import sync
+import numpy as np
+
+
+class Checkpoints:
+    """The checkpoints of one run. Only the newest is kept.
+
+    Args:
+        folder: where checkpoints are written, one subfolder each, named by its step.
+        objects: what a checkpoint holds, by name. Each value is a `tf.Module` or another trackable object
+            of TensorFlow, a `np.random.Generator`, a NumPy array, or an object with `save_state(path)` and
+            `load_state(path)`.
+    """
+
+    def __init__(self, folder: Path, objects: dict[str, Any]):
+        self.folder = folder
+        self.stateful = {name: value for name, value in objects.items() if hasattr(value, "save_state")}
+        self.generators = {k: value for k, value in objects.items() if isinstance(value, np.random.Generator)}
+        self.arrays = {name: value for name, value in objects.items() if isinstance(value, np.ndarray)}
+        others = self.stateful | self.generators | self.arrays
+        self.trackables = {name: value for name, value in objects.items() if name not in others}
+
+    @property
+    def nbytes(self) -> int:
+        """Approximate bytes of one checkpoint, without the networks."""
+        return sum(value.nbytes for value in (self.arrays | self.stateful).values())
+
+    @property
+    def last(self) -> Path | None:
+        """The newest complete checkpoint."""
+        return last_checkpoint(self.folder)
+
+    def save(self, step: int, counters: dict[str, Any]) -> None:
+        """Write the checkpoint of `step`, rename it into place, and delete the one before.
+
+        Raises:
+            OSError: if it cannot be written; the checkpoint before is still there.
+        """
+        final, partial = self.folder / f"{step:012d}", self.folder / ".partial"
+        if final.exists():
+            return
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if self.trackables:
+            import tensorflow as tf
+
+            try:
+                tf.train.Checkpoint(**self.trackables).write(str(partial / "variables"))
+            except tf.errors.OpError as error:
+                raise OSError(f"TensorFlow cannot write {partial}") from error
+        for name, value in self.stateful.items():
+            value.save_state(str(partial / f"{name}.npz"))
+        for name, value in self.arrays.items():
+            np.save(partial / f"{name}.npy", value)
+        generators = {name: value.bit_generator.state for name, value in self.generators.items()}
+        (partial / "run.json").write_text(json.dumps(counters | {"generators": generators}))
+        sync(partial)
+        os.rename(partial, final)
+        for old in self.folder.iterdir():
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self) -> None:
+        """Set every object to its state in the newest checkpoint, if there is one.
+
+        Raises:
+            UserError: if the checkpoint does not fit the objects.
+        """
+        if folder := self.last:
+            try:
+                self._restore(folder)
+            except Exception as error:  # reading arrays of other shapes can raise anything
+                logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it would list every unused value
+                raise UserError(f"{folder} does not fit: resume with the options of that run") from error
+
+    def _restore(self, folder: Path) -> None:
+        if self.trackables:
+            import tensorflow as tf
+
+            status = tf.train.Checkpoint(**self.trackables).read(str(folder / "variables"))
+            status.assert_existing_objects_matched()
+        states = json.loads((folder / "run.json").read_text())["generators"]
+        for name, generator in self.generators.items():
+            generator.bit_generator.state = states[name]
+        for name, value in self.stateful.items():
+            value.load_state(str(folder / f"{name}.npz"))
+        for name, value in self.arrays.items():
+            saved = np.load(folder / f"{name}.npy")
+            if saved.shape != value.shape:  # assignment would broadcast a smaller array
+                raise ValueError(f"{name} has shape {value.shape}, the checkpoint has {saved.shape}")
+            value[...] = saved
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint in `folder`."""
+    return max(folder.glob("[0-9]*"), default=None)
+
+
+def read_counters(folder: Path) -> dict[str, Any] | None:
+    """Return the counters of the newest checkpoint in `folder`, or None if there is no checkpoint.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    if not (newest := last_checkpoint(folder)):
+        return None
+    try:
+        return json.loads((newest / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{newest} cannot be read: delete it to train from the beginning") from error

@@ -1,0 +1,198 @@
+"""Policies π(·|s): a categorical or a diagonal Gaussian distribution whose parameters a network gives.
+
+The distributions compute in TensorFlow, for the update. The policies add the network, and sample in NumPy,
+for acting.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any, NamedTuple
+
+from common.networks import tanh_mlp
+from common.numpy_inference import NumpyNetwork, as_array
+from common.quiet import without_noise
+import gymnasium as gym
+import numpy as np
+
+with without_noise():
+    import keras
+    import tensorflow as tf
+
+
+class Categorical(NamedTuple):
+    """Distributions over actions 0, …, n − 1, one for each row of `logits` (batch, n)."""
+
+    logits: tf.Tensor
+
+    def log_prob(self, actions: tf.Tensor) -> tf.Tensor:
+        """Return log π(a|s) (batch,) of integer actions (batch,)."""
+        return -tf.nn.sparse_softmax_cross_entropy_with_logits(actions, self.logits)
+
+    def entropy(self) -> tf.Tensor:
+        """Return the entropy (batch,)."""
+        return -tf.reduce_sum(tf.nn.softmax(self.logits) * tf.nn.log_softmax(self.logits), axis=-1)
+
+    def kl(self, other: "Categorical") -> tf.Tensor:
+        """Return KL(self ‖ other) (batch,)."""
+        log_ratio = tf.nn.log_softmax(self.logits) - tf.nn.log_softmax(other.logits)
+        return tf.reduce_sum(tf.nn.softmax(self.logits) * log_ratio, axis=-1)
+
+    def mode(self) -> tf.Tensor:
+        """Return the most likely actions (batch,)."""
+        return tf.argmax(self.logits, axis=-1)
+
+    def stop_gradient(self) -> "Categorical":
+        """Return the same distributions as constants."""
+        return Categorical(tf.stop_gradient(self.logits))
+
+
+class DiagonalGaussian(NamedTuple):
+    """Normal distributions with independent components, one for each row of `mean` (batch, n).
+
+    `log_std`, log σ, is (n,) or (batch, n).
+    """
+
+    mean: tf.Tensor
+    log_std: tf.Tensor
+
+    def log_prob(self, actions: tf.Tensor) -> tf.Tensor:
+        """Return log π(a|s) (batch,) of actions (batch, n)."""
+        z = (actions - self.mean) / tf.exp(self.log_std)
+        return -tf.reduce_sum(0.5 * tf.square(z) + self.log_std + 0.5 * math.log(2.0 * math.pi), axis=-1)
+
+    def entropy(self) -> tf.Tensor:
+        """Return the entropy (batch,)."""
+        entropies = self.log_std + 0.5 * math.log(2.0 * math.pi * math.e) + tf.zeros_like(self.mean)
+        return tf.reduce_sum(entropies, axis=-1)
+
+    def kl(self, other: "DiagonalGaussian") -> tf.Tensor:
+        """Return KL(self ‖ other) (batch,)."""
+        variance_ratio = tf.exp(2.0 * (self.log_std - other.log_std))
+        squared_distance = tf.square((self.mean - other.mean) / tf.exp(other.log_std))
+        log_ratio = other.log_std - self.log_std
+        return tf.reduce_sum(log_ratio + 0.5 * (variance_ratio + squared_distance - 1.0), axis=-1)
+
+    def mode(self) -> tf.Tensor:
+        """Return the most likely actions (batch, n), the means."""
+        return self.mean
+
+    def stop_gradient(self) -> "DiagonalGaussian":
+        """Return the same distributions as constants."""
+        return DiagonalGaussian(tf.stop_gradient(self.mean), tf.stop_gradient(self.log_std))
+
+
+class CategoricalPolicy(tf.Module):
+    """A policy for Discrete actions: the network gives the logits.
+
+    Args:
+        network: observations (batch, ...) -> logits (batch, n).
+    """
+
+    def __init__(self, network: keras.Model):
+        super().__init__()
+        self.network = network
+        self.parameters = network.trainable_variables
+        self._numpy_network = NumpyNetwork(network)
+
+    def __call__(self, observations: tf.Tensor) -> Categorical:
+        """Return π(·|s) for observations (batch, ...)."""
+        return Categorical(self.network(observations))
+
+    def refresh(self) -> None:
+        """Sample with the current parameters from now on; call it after each update."""
+        self._numpy_network.refresh()
+
+    def sample(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sample actions (num_envs,) for observations (num_envs, ...), by the Gumbel-max trick."""
+        logits = self._numpy_network(observations)
+        return (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1)
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """Return the actions as they are: all of them are valid."""
+        return actions
+
+
+class GaussianPolicy(tf.Module):
+    """A policy for Box actions: the network gives the means; log σ does not depend on the state.
+
+    `log_std` is a variable of this object, in the units of the action. Nothing is squashed or clipped.
+
+    Args:
+        network: observations (batch, ...) -> means (batch, n).
+        action_space: gives the bounds.
+        initial_log_std: initial log σ, in units of half the range of each action (of 1 where the range is
+            infinite).
+    """
+
+    def __init__(self, network: keras.Model, action_space: gym.spaces.Box, initial_log_std: float):
+        super().__init__()
+        self.network = network
+        self.low, self.high = action_space.low, action_space.high
+        _, half_range = action_units(action_space)
+        self.log_std = keras.Variable(initial_log_std + np.log(half_range), name="log_std")
+        self.parameters = [*network.trainable_variables, self.log_std]
+        self._numpy_network = NumpyNetwork(network)
+        self._std: np.ndarray | None = None
+
+    def __call__(self, observations: tf.Tensor) -> DiagonalGaussian:
+        """Return π(·|s) for observations (batch, ...)."""
+        return DiagonalGaussian(self.network(observations), tf.convert_to_tensor(self.log_std))
+
+    def refresh(self) -> None:
+        """Sample with the current parameters from now on; call it after each update."""
+        self._numpy_network.refresh()
+        self._std = None
+
+    def sample(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sample actions (num_envs, n) for observations (num_envs, ...), not clipped to their bounds."""
+        if self._std is None:
+            self._std = np.exp(as_array(self.log_std))
+        means = self._numpy_network(observations)
+        return means + self._std * rng.standard_normal(means.shape, np.float32)
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """Return the actions clipped to their bounds, as the environment needs them."""
+        return np.minimum(np.maximum(actions, self.low), self.high)
+
+
+def make_policy(
+    observation_space: gym.spaces.Box,
+    action_space: gym.Space,
+    hidden_sizes: Sequence[int],
+    initial_log_std: float,
+    **options: Any,
+) -> CategoricalPolicy | GaussianPolicy:
+    """Build the policy for an action space: categorical for Discrete, diagonal Gaussian for Box.
+
+    The output layer starts with a gain of 0.01, so that the first policy is almost uniform, or centered
+    between the bounds of the action.
+
+    Args:
+        observation_space: gives the shape of an observation.
+        action_space: Discrete or Box.
+        hidden_sizes: units of each tanh layer.
+        initial_log_std: see `GaussianPolicy`.
+        options: of `common.networks.tanh_mlp`.
+    """
+    shape, options = observation_space.shape, {"output_gain": 0.01, "name": "actor", **options}
+    if isinstance(action_space, gym.spaces.Discrete):
+        return CategoricalPolicy(tanh_mlp(shape, hidden_sizes, int(action_space.n), **options))
+    center, half_range = action_units(action_space)
+    scaling = keras.layers.Rescaling(half_range, center)
+    network = tanh_mlp(shape, hidden_sizes, action_space.shape[0], last_layers=[scaling], **options)
+    return GaussianPolicy(network, action_space, initial_log_std)
+
+
+def action_units(action_space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return center and half range (n,) of each action.
+
+    The half range is the unit in which a policy works: one set of hyperparameters then fits torques of ±0.1
+    and of ±100. Without two finite bounds, or with equal ones, the unit is 1, and the center is the valid
+    value nearest to 0.
+    """
+    low, high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    low_or_0, high_or_0 = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
+    center = np.where(bounded, (low_or_0 + high_or_0) / 2, np.clip(0.0, low, high))
+    half_range = np.where(low_or_0 < high_or_0, (high_or_0 - low_or_0) / 2, 1.0)
+    return center.astype(np.float32), half_range.astype(np.float32)

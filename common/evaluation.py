@@ -1,0 +1,181 @@
+"""Evaluation: greedy episodes of a network or table, in training or from a saved model, with video."""
+
+from collections.abc import Callable, Sequence
+import itertools
+import os
+from pathlib import Path
+import sys
+from typing import Any
+import warnings
+
+from common.envs import has_time_limit, make_env, view_options
+from common.errors import UserError
+from common.options import RunConfig, validate
+from common.quiet import without_noise
+from common.run_folder import load_config
+import gymnasium as gym
+import numpy as np
+
+EPISODES_AT_ONCE = 16
+MAX_STEPS = 10_000  # of an episode in an environment without a time limit
+
+
+def play_episodes(
+    network: Callable[[np.ndarray], np.ndarray], config: RunConfig, folder: Path | None = None
+) -> np.ndarray:
+    """Play `config.eval_episodes` episodes with the greedy policy of a network.
+
+    The greedy action is the argmax of the outputs for a Discrete action space, and the outputs themselves,
+    clipped to their bounds, for a Box. Episode k has a seed of its own, which no training run uses. Every
+    episode counts, so short episodes are not favored for ending first.
+
+    Args:
+        network: maps observations (n, ...) to outputs (n, actions).
+        config: gives environment, seed, number of episodes, and whether to render or record.
+        folder: run folder; with `config.capture_video`, the video of the first episode goes there.
+
+    Returns:
+        Undiscounted returns (eval_episodes,).
+
+    Raises:
+        UserError: as `make_env`; if a video is asked for and cannot be made.
+    """
+    episodes, view = config.eval_episodes, view_options(config)
+    seeds = np.random.SeedSequence([config.seed, 1]).generate_state(episodes).tolist()
+    returns = np.zeros(episodes)
+    record = config.capture_video and folder is not None and episodes > 0
+    if record:
+        with make_video_env(config, folder / "videos") as env:
+            returns[0] = _play(network, [env], seeds[:1])[0]
+        print(f"video: {next((folder / 'videos').glob('*.mp4'), None)}", flush=True)
+    render_mode, at_once = ("human", 1) if config.render else (None, EPISODES_AT_ONCE)
+    envs = [make_env(config.env_id, render_mode=render_mode, **view) for _ in range(at_once)]
+    for k in range(int(record), episodes, at_once):
+        returns[k : k + at_once] = _play(network, envs, seeds[k : k + at_once])
+    for env in envs:
+        env.close()
+    return returns
+
+
+def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> np.ndarray:
+    """Play one episode per seed; one call of the network serves all episodes that are still running."""
+    space, limited = envs[0].action_space, has_time_limit(envs[0])
+    discrete = isinstance(space, gym.spaces.Discrete)
+    returns = np.zeros(len(seeds))
+    running = list(range(len(seeds)))
+    observations = [envs[k].reset(seed=seeds[k])[0] for k in running]
+    for step in itertools.count(1):
+        if not running:
+            return returns
+        outputs = network(np.stack(observations))
+        actions = outputs.argmax(axis=-1) if discrete else np.clip(outputs, space.low, space.high)
+        still_running, observations = [], []
+        for k, action in zip(running, actions, strict=True):
+            observation, reward, terminated, truncated, _ = envs[k].step(action)
+            returns[k] += reward
+            if not (terminated or truncated or (step == MAX_STEPS and not limited)):
+                still_running.append(k)
+                observations.append(observation)
+        running = still_running
+    return returns
+
+
+def make_video_env(config: RunConfig, folder: Path | str) -> gym.Env:
+    """Make an environment that saves its first episode as an mp4 in `folder` when it is closed.
+
+    Raises:
+        UserError: if the environment cannot render, or MoviePy is missing.
+    """
+    try:
+        with warnings.catch_warnings(), without_noise():
+            warnings.simplefilter("ignore")  # everything it warns about, it raises as well
+            env = make_env(config.env_id, render_mode="rgb_array", **view_options(config))
+            env.reset(seed=0)
+            env.render()
+            return gym.wrappers.RecordVideo(env, str(folder), lambda k: k == 0, disable_logger=True)
+    except Exception as error:  # a renderer whose packages are missing can raise anything
+        reason = " ".join(str(error).split())
+        raise UserError(f"--capture-video cannot record {config.env_id}: {reason}") from error
+
+
+def check_video(config: RunConfig) -> None:
+    """Find out before training whether `--capture-video` will work.
+
+    Raises:
+        UserError: as `make_video_env`.
+    """
+    if config.capture_video:
+        make_video_env(config, "").env.close()
+
+
+def check_display(config: RunConfig) -> None:
+    """Find out whether there is a display for `--render`: without one, the window library crashes.
+
+    Raises:
+        UserError: if there is none.
+    """
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    if config.render and sys.platform == "linux" and not any(os.environ.get(name) for name in names):
+        raise UserError("--render needs a display, and there is none: use --capture-video")
+
+
+def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray]) -> None:
+    """Evaluate the model at `config.evaluate` and print the result; a video is saved next to the model.
+
+    Args:
+        config: options of the script.
+        evaluate: the script's `evaluate(model, config, folder)`.
+
+    Raises:
+        UserError: if there is no such model, another script trained it, or it does not fit the environment.
+    """
+    validate(config)
+    check_display(config)
+    path = Path(config.evaluate)
+    if path.is_dir():
+        path = path / ("model.npz" if (path / "model.npz").exists() else "model.keras")
+    if not path.is_file():
+        raise UserError(f"there is no model {path}: give a run folder, or the model in it")
+    if (path.parent / "config.json").exists():
+        trained_by = load_config(path.parent).get("algorithm")
+        if trained_by != config.algorithm:
+            raise UserError(
+                f"{path} was trained by {trained_by}: evaluate it with"
+                f" python {trained_by}/{trained_by}.py --evaluate {path}"
+            )
+    model, inputs, outputs = _load_model(path)
+    with make_env(config.env_id, **view_options(config)) as env:
+        observations, actions = env.observation_space, env.action_space
+        table = isinstance(model, np.ndarray)
+        needed_inputs = (int(observations.n),) if table else observations.shape
+        needed_outputs = int(actions.n) if isinstance(actions, gym.spaces.Discrete) else actions.shape[0]
+        if (inputs, outputs) != (needed_inputs, needed_outputs):
+            raise UserError(
+                f"{path} maps {inputs} to ({outputs},), but {config.env_id} needs {needed_inputs} to"
+                f" ({needed_outputs},): give the --env-id it was trained on"
+            )
+    returns = evaluate(model, config, path.parent)
+    if len(returns):
+        print_evaluation(returns)
+
+
+def _load_model(path: Path) -> tuple[Any, tuple[int, ...], int]:
+    """Load a saved model; return it with the shape of its inputs (states of a table) and its outputs."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as saved:
+                table = saved["model"]
+            return table, table.shape[:1], table.shape[1]
+        with without_noise():
+            import keras
+
+        model = keras.models.load_model(path, compile=False)
+        return model, model.input_shape[1:], model.output_shape[-1]
+    except Exception as error:  # Keras can raise anything for a file of other content
+        raise UserError(f"{path} is not a model that can be loaded: give the model of a run") from error
+
+
+def print_evaluation(returns: np.ndarray) -> None:
+    """Print the last line of a run: mean ± standard deviation over episodes."""
+    mean, deviation, count = returns.mean(), returns.std(), len(returns)
+    print(f"evaluation: mean return {mean:.1f} ± {deviation:.1f} over {count} episodes", flush=True)

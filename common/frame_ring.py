@@ -1,0 +1,91 @@
+"""Frames of image observations and stacks, each stored once."""
+
+from common.array_file import ArrayFile
+import numpy as np
+
+
+class FrameRing:
+    """The last frames of all environments. Each frame is stored once and has a number.
+
+    Successive observations share most frames: the next observation of one step is the observation of the
+    next step, and all frames of a stack but the newest were in the stack before.
+
+    Args:
+        capacity: number of frames.
+        frame_stack: frames in an observation; 1 for observations that are one frame, without a stack axis.
+        shape: shape of one frame.
+        dtype: dtype of a frame.
+    """
+
+    def __init__(self, capacity: int, frame_stack: int, shape: tuple[int, ...], dtype: np.dtype):
+        self.ring = np.empty((capacity, *shape), dtype)  # uses memory only where it is written
+        self.frame_stack = frame_stack
+        self.written = 0  # frame number n is in row n % capacity
+        self._last: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # stack and numbers of each environment
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the ring in bytes."""
+        return self.ring.nbytes
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest frame that is still stored."""
+        return max(0, self.written - len(self.ring))
+
+    def reach(self, num_envs: int) -> int:
+        """Return how many of the oldest rows may lose frames in one call of `add`, at most."""
+        return (self.frame_stack + 1) ** 2 * num_envs
+
+    def add(self, observations: np.ndarray, next_observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Store the frames that are new; return the numbers (num_envs, frame_stack) of all frames."""
+        numbers = np.empty((2, len(observations), self.frame_stack), np.int64)
+        for env in range(len(observations)):
+            stack, next_stack = (np.asarray(each[env]) for each in (observations, next_observations))
+            if self.frame_stack == 1:
+                stack, next_stack = stack[None], next_stack[None]
+            last, last_numbers = self._last.get(env, (None, None))
+            if last is not None and np.array_equal(stack, last):
+                numbers[0, env] = last_numbers
+            else:  # an episode starts: its first frame fills the stack
+                for k, frame in enumerate(stack):
+                    same = k > 0 and np.array_equal(frame, stack[k - 1])
+                    numbers[0, env, k] = numbers[0, env, k - 1] if same else self._write(frame)
+            for k, frame in enumerate(next_stack):
+                same = k + 1 < self.frame_stack and np.array_equal(frame, stack[k + 1])
+                numbers[1, env, k] = numbers[0, env, k + 1] if same else self._write(frame)
+            self._last[env] = (next_stack.copy(), numbers[1, env])
+        return numbers[0], numbers[1]
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the observations whose frames have these numbers (..., frame_stack)."""
+        if self.frame_stack == 1:
+            numbers = numbers[..., 0]
+        return self.ring.take(numbers % len(self.ring), axis=0)
+
+    def save(self, file: ArrayFile) -> None:
+        """Write the stored frames, oldest first."""
+        file.write("frames", *self._in_order())
+        file.write("frames_written", np.array([self.written]))
+
+    def load(self, file: ArrayFile) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if shape or dtype of the frames do not match.
+        """
+        self.written = int(file.read("frames_written")[0])
+        file.read_into("frames", *self._in_order())
+        self._last = {}
+
+    def _in_order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return views of the stored frames, oldest first, in two parts."""
+        first, last = self.oldest % len(self.ring), self.written % len(self.ring)
+        if self.written <= len(self.ring):
+            return self.ring[: self.written], self.ring[:0]
+        return self.ring[first:], self.ring[:last]
+
+    def _write(self, frame: np.ndarray) -> int:
+        self.ring[self.written % len(self.ring)] = frame
+        self.written += 1
+        return self.written - 1

@@ -1,0 +1,158 @@
+"""Metrics of a run: metrics.csv, TensorBoard, Weights & Biases, and the learning curve."""
+
+from collections.abc import Iterable
+import csv
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any
+import uuid
+
+from common.errors import UserError
+from common.options import RunConfig
+from common.run_folder import replacing, write_text
+import gymnasium as gym
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+class Logger:
+    """Writes rows of metrics to metrics.csv and TensorBoard, and to W&B with `--track`.
+
+    Args:
+        config: options of the run.
+        folder: run folder.
+        first_step: rows of a resumed run after this step are dropped: they will be written again.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, first_step: int):
+        self.folder = folder
+        self.csv = MetricsFile(folder / "metrics.csv", keep_until=first_step)
+        # an unbounded queue, because the writer thread ends at the first write that fails
+        self.tensorboard = SummaryWriter(
+            str(folder), purge_step=first_step + 1, max_queue=10**9, flush_secs=5
+        )
+        self.wandb = start_wandb(config, folder) if config.track else None
+
+    def write(self, row: dict[str, float]) -> None:
+        """Write a row. It holds "global_step"; values that are NaN are left out.
+
+        Raises:
+            OSError: if metrics.csv or the TensorBoard file cannot be written.
+        """
+        self.csv.write(row)
+        self.write_scalars(row)
+
+    def write_scalars(self, row: dict[str, float]) -> None:
+        """Write a row to TensorBoard and W&B only."""
+        numbers = {name: value for name, value in row.items() if not math.isnan(value)}
+        for name, value in numbers.items():
+            self.tensorboard.add_scalar(name, value, row["global_step"])
+        if not self.tensorboard.file_writer.event_writer._worker.is_alive():
+            raise OSError("the TensorBoard writer has stopped, perhaps because the disk is full")
+        if self.wandb:
+            self.wandb.log(numbers)
+
+    def close(self) -> None:
+        """Finish all files."""
+        self.csv.close()
+        self.tensorboard.close()
+        if self.wandb:
+            self.wandb.finish()
+
+
+class MetricsFile:
+    """metrics.csv: one line per row, flushed at once, with the columns of the first row.
+
+    Args:
+        path: of the file; a resumed run appends to it.
+        keep_until: rows after this step are dropped.
+    """
+
+    FIRST_COLUMNS = ("global_step", "seconds", "episodic_return", "episodic_length")
+
+    def __init__(self, path: Path, keep_until: int):
+        header, rows = None, []
+        if path.exists():
+            with path.open(newline="") as file:
+                header, *rows = list(csv.reader(file)) or [None]
+            rows = [row for row in rows if len(row) == len(header) and int(row[0]) <= keep_until]
+        self.columns = header if rows else None
+        lines = [",".join(row) + "\n" for row in [self.columns or self.FIRST_COLUMNS, *rows]]
+        write_text(path, "".join(lines))
+        self.file = path.open("a" if rows else "r+", newline="")
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row; the first one decides the columns."""
+        if self.columns is None:
+            self.columns = list(row)
+            self.file.write(",".join(self.columns) + "\n")
+        values = (row.get(name, math.nan) for name in self.columns)
+        self.file.write(",".join("" if math.isnan(value) else f"{value:.10g}" for value in values) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+
+def start_wandb(config: RunConfig, folder: Path) -> Any:
+    """Start a run of Weights & Biases, or continue the one of a resumed run.
+
+    Raises:
+        UserError: if W&B cannot start, for want of an API key for example.
+    """
+    import wandb
+
+    identity = folder / "wandb_id.txt"
+    if not identity.exists():
+        identity.write_text(uuid.uuid4().hex)
+    try:
+        run = wandb.init(
+            project=config.wandb_project,
+            name=folder.name,
+            id=identity.read_text(),
+            resume="allow",
+            config=dataclasses.asdict(config),
+        )
+    except wandb.errors.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--track: {reason} Run `wandb login`, or set WANDB_MODE=offline") from error
+    run.define_metric("*", step_metric="global_step")  # a resumed run overwrites the rows it repeats
+    return run
+
+
+def draw_learning_curve(config: RunConfig, folder: Path) -> Path | None:
+    """Save learning_curve.png: returns of training episodes and their moving average, by environment steps.
+
+    The dashed line is the reward threshold that Gymnasium gives for the environment, if it gives one.
+    """
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["episodic_return"]]
+    if not rows:
+        return None
+    from matplotlib.figure import Figure  # slow to import, and used only here
+
+    steps = [int(row["global_step"]) for row in rows]
+    returns = [float(row["episodic_return"]) for row in rows]
+    spec = gym.registry.get(config.env_id.rpartition(":")[2])
+    axes = Figure(figsize=(6, 4), layout="constrained").add_subplot()
+    axes.plot(steps, returns, color="tab:blue", alpha=0.25, label="mean return between two rows")
+    axes.plot(steps, moving_average(returns), color="tab:blue", label="moving average")
+    if spec is not None and spec.reward_threshold is not None:
+        axes.axhline(spec.reward_threshold, color="gray", linestyle="--", label="reward threshold")
+    axes.set(xlabel="environment steps", ylabel="return of training episodes")
+    axes.set_title(f"{config.algorithm} on {config.env_id}, seed {config.seed}")
+    axes.legend(loc="best", frameon=False)
+    with replacing(folder / "learning_curve.png") as partial:
+        axes.figure.savefig(partial, dpi=100)
+    return folder / "learning_curve.png"
+
+
+def moving_average(values: Iterable[float]) -> np.ndarray:
+    """Average each value with its neighbors, over a tenth of the curve; the window shrinks at both ends."""
+    values = np.asarray(values)
+    reach = len(values) // 20
+    return np.array([values[max(0, k - reach) : k + reach + 1].mean() for k in range(len(values))])

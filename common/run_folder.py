@@ -1,0 +1,96 @@
+"""The run folder: its name, its config.json, and writes that survive a crash."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import dataclasses
+from importlib.metadata import version
+import json
+import os
+from pathlib import Path
+import platform
+import sys
+import time
+from typing import Any
+
+from common.errors import UserError
+from common.options import RunConfig
+
+
+def create_run_folder(config: RunConfig) -> Path:
+    """Create and return `<runs_dir>/<env>__<algorithm>__<seed>__<time>`.
+
+    Raises:
+        UserError: if the folder cannot be created.
+    """
+    env_name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in config.env_id)
+    name = f"{env_name}__{config.algorithm}__{config.seed}__{int(time.time())}"
+    try:
+        Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"_{k}" for k in range(1, 1000))):
+            folder = Path(config.runs_dir) / (name + suffix)
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:  # another run started in the same second
+                continue
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write to {config.runs_dir}: {reason}: choose another --runs-dir") from error
+    raise UserError(f"{config.runs_dir} already has 1000 runs named {name}: choose another --runs-dir")
+
+
+def save_config(config: RunConfig, folder: Path) -> None:
+    """Write config.json: all options, the algorithm, and the versions of the main packages."""
+    packages = ("numpy", "gymnasium", *(name for name in ("tensorflow", "keras") if name in sys.modules))
+    content = dataclasses.asdict(config) | {
+        "algorithm": config.algorithm,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+    write_text(folder / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a run folder.
+
+    Raises:
+        UserError: if it is missing or not valid JSON.
+    """
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; after a crash or power cut the old or the new file is there, never half of one."""
+    with replacing(path) as partial:
+        partial.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; when the block ends, sync it to disk and rename it to `path`."""
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    yield partial
+    sync(partial)
+    os.replace(partial, path)
+
+
+def sync(path: Path) -> None:
+    """Ask the operating system to write a file, or all files of a folder, to the disk now (fsync)."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
+@contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError in this block into a UserError that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write to {folder}: {reason}: fix that, then continue with --resume {folder}"
+        ) from error
