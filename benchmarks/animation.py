@@ -18,6 +18,8 @@ import tyro
 
 from benchmarks import job, records
 
+WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15
+
 
 @dataclass
 class Options:
@@ -27,12 +29,6 @@ class Options:
     """Run folder of the trained agent."""
     seed: int = 0
     """Seed of the episode."""
-    width: int = 300
-    """Width in pixels."""
-    frames_per_second: int = 15
-    """Frames per second; the episode plays at its own speed."""
-    colours: int = 32
-    """Number of colours."""
     results: Path = records.RESULTS
     """Folder of agent.gif."""
 
@@ -45,10 +41,10 @@ def main(options: Options) -> None:
     subprocess.run(command, cwd=records.ROOT, env=job.environment(0), check=True)
     video = max((options.run / "videos").glob("*.mp4"), key=lambda path: path.stat().st_mtime)
     with VideoFileClip(str(video)) as clip:
-        frames = [Image.fromarray(frame) for frame in clip.iter_frames(fps=options.frames_per_second)]
-    size = options.width, round(frames[0].height * options.width / frames[0].width)
-    first, *others = [frame.resize(size).quantize(options.colours) for frame in frames]
-    target, duration = options.results / "agent.gif", 1000 // options.frames_per_second
+        frames = [Image.fromarray(frame) for frame in clip.iter_frames(fps=FRAMES_PER_SECOND)]
+    size = WIDTH, round(frames[0].height * WIDTH / frames[0].width)
+    first, *others = [frame.resize(size).quantize(COLOURS) for frame in frames]
+    target, duration = options.results / "agent.gif", 1000 // FRAMES_PER_SECOND
     first.save(target, save_all=True, append_images=others, duration=duration, loop=0)
     print(f"{target}: {len(frames)} frames, {target.stat().st_size:,} bytes")
 

@@ -7,9 +7,7 @@ the update and the rate of a plain 256 × 256 matrix product. The ratio of the u
 rate shows the cost of everything else: Adam, noise, target networks, overhead. Use an otherwise idle machine.
 """
 
-from dataclasses import dataclass
 import importlib
-from pathlib import Path
 import statistics
 import time
 
@@ -17,21 +15,12 @@ from common.replay_buffer import Transitions
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
-import tyro
 
 from benchmarks import records
 from benchmarks.options import parse
 from benchmarks.settings import PAIRS, Comparison, command_line
 
-
-@dataclass
-class Options:
-    """How often to measure, and where to write."""
-
-    repeats: int = 9
-    """Measurements of each; the median counts."""
-    results: Path = records.RESULTS
-    """Folder of arithmetic.csv."""
+REPEATS = 9  # measurements; the median counts
 
 
 def operations(script: str, agent, config) -> float:
@@ -53,18 +42,18 @@ def operations(script: str, agent, config) -> float:
     return 2.0 * config.batch_size * products
 
 
-def seconds(call, repeats: int) -> float:
+def seconds(call) -> float:
     """Return the median time of a compiled function that returns a tensor."""
     call()
     times = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         started = time.perf_counter()
         call().numpy()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 
 
-def product_rate(repeats: int, size: int = 256, products: int = 500) -> float:
+def product_rate(size: int = 256, products: int = 500) -> float:
     """Return the floating-point operations per second of a plain matrix product, compiled, in a loop."""
     matrix = tf.random.normal((size, size)) / size**0.5
 
@@ -75,10 +64,10 @@ def product_rate(repeats: int, size: int = 256, products: int = 500) -> float:
             x = x @ matrix
         return x
 
-    return products * 2 * size**3 / seconds(multiply, repeats)
+    return products * 2 * size**3 / seconds(multiply)
 
 
-def measure(pair: Comparison, rate: float, repeats: int) -> dict:
+def measure(pair: Comparison, rate: float) -> dict:
     """Return a row of arithmetic.csv."""
     config = parse(pair.script, f"--env-id {pair.env_id} {command_line(pair.ours)}")
     with gym.make(pair.env_id) as env:
@@ -93,7 +82,7 @@ def measure(pair: Comparison, rate: float, repeats: int) -> dict:
         next_observations=random.normal((*shape, *spaces[0].shape)),
         terminated=tf.zeros(shape, tf.bool),
     )
-    update = seconds(lambda: agent.update(batches)["td_loss"], repeats) / config.gradient_steps
+    update = seconds(lambda: agent.update(batches)["td_loss"]) / config.gradient_steps
     flops = operations(pair.script, agent, config)
     row = {"script": pair.script, "env_id": pair.env_id, "update_ms": round(1e3 * update, 3)}
     row |= {"megaflop": round(flops / 1e6), "product_gigaflop_per_second": round(rate / 1e9, 1)}
@@ -102,13 +91,12 @@ def measure(pair: Comparison, rate: float, repeats: int) -> dict:
     return row | records.origin()
 
 
-def main(options: Options) -> None:
+def main() -> None:
     """Write arithmetic.csv: one row per script."""
-    rate = product_rate(options.repeats)
-    pairs = [pair for pair in PAIRS if pair.script in ("ddpg", "td3")]
-    rows = [measure(pair, rate, options.repeats) for pair in pairs]
-    records.write_csv(options.results / "arithmetic.csv", rows)
+    rate = product_rate()
+    rows = [measure(pair, rate) for pair in PAIRS if pair.script in ("ddpg", "td3")]
+    records.write_csv(records.RESULTS / "arithmetic.csv", rows)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main()

@@ -31,17 +31,14 @@ STYLE = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "legend.handlelength": 3.0,
+    "lines.linewidth": 1.7,
 }
 
 
 def look(script: str) -> dict:
     """Return colour and line style of a script, the same in all figures."""
     number = list(SCRIPTS).index(script)
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINES[number % len(LINES)],
-        "linewidth": 1.7,
-    }
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
 
 
 def learning_curves(task: Task, results: Path, x: str, spaced=np.linspace) -> tuple | None:
@@ -91,8 +88,7 @@ def draw_learning(results: Path, x: str, tasks: list[Task], columns: int) -> Fig
         return None
     columns = min(columns, len(panels))
     height = -(-len(panels) // columns)
-    size = 8.6, (2.3 if columns < 3 else 1.6) * height + 0.9
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure((8.6, (2.3 if columns < 3 else 1.6) * height + 0.9), layout="constrained")
     grid = list(figure.subplots(height, columns, squeeze=False).flat)
     lines = {}
     for axes, (env_id, curves) in zip(grid, panels.items()):
@@ -167,8 +163,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def draw_all(results: Path) -> list[str]:
     """Write all figures to figures/, and return the names of those that compare scripts."""
-    folder = results / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    (results / "figures").mkdir(parents=True, exist_ok=True)
     default_tasks = [task for name in SCRIPTS if (task := default_task(name))]
     with matplotlib.rc_context(STYLE):
         figures = {
@@ -180,5 +175,5 @@ def draw_all(results: Path) -> list[str]:
         scripts = {task.script: draw_script(results, task) for task in default_tasks}
         for name, figure in (figures | scripts).items():
             if figure is not None:
-                save(figure, folder / f"{name}.png")
+                save(figure, results / "figures" / f"{name}.png")
     return [name for name, figure in figures.items() if figure is not None]

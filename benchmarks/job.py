@@ -44,12 +44,7 @@ class Outcome:
 
 
 def run_script(
-    script: str,
-    arguments: str,
-    *,
-    threads: int = 0,
-    timeout: float | None = None,
-    runs_dir: str | None = None,
+    script: str, arguments: str, threads: int = 0, timeout: float | None = None, runs_dir: str | None = None
 ) -> Outcome:
     """Run `python <script>/<script>.py <arguments>` in a new process.
 

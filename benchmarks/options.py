@@ -33,13 +33,18 @@ def resolved(script: str, arguments: str) -> dict[str, Any]:
         config = parse(script, arguments)
     except SystemExit:
         return {}
-    return of_learning(json.loads(json.dumps(dataclasses.asdict(config))))  # tuples become lists, as in JSON
+    return of_learning(_from_json(json.dumps(dataclasses.asdict(config))))  # tuples become lists
 
 
 def matches(recorded: str, options: dict[str, Any]) -> bool:
-    """Whether the recorded options of a results row (JSON) agree with these.
+    """Whether the options recorded in a results row (JSON) agree with these.
 
     All options that both sides know must agree; options added or removed since the run are ignored.
     """
-    recorded = json.loads(recorded)
+    recorded = _from_json(recorded)
     return bool(options) and all(options[name] == recorded[name] for name in options.keys() & recorded)
+
+
+def _from_json(text: str) -> Any:
+    """Read JSON; infinity, with which older runs switched a limit off, becomes None."""
+    return json.loads(text, parse_constant=lambda constant: None)

@@ -58,8 +58,7 @@ class Options:
 
 def run_ours(row: Comparison, arguments: str, options: Options) -> job.Outcome:
     """Run our script; RuntimeError if it fails."""
-    arguments = f"--env-id {row.env_id} {arguments}"
-    return job.run_script(row.script, arguments, threads=options.threads).check()
+    return job.run_script(row.script, f"--env-id {row.env_id} {arguments}", options.threads).check()
 
 
 def run_theirs(row: Comparison, library: str, seed: int, options: Options, eval_episodes: int = 0) -> dict:
@@ -112,9 +111,8 @@ def measure_num_envs(pair: Comparison, count: int, repeat: int, options: Options
 def measure_race(race: Comparison, library: str, seed: int, options: Options) -> dict:
     """Run our script and the library, each with its own settings; return a row of time_to_solve.csv."""
     (task,) = select(TASKS, (race.script,), (race.env_id,))
-    ours = task.options | race.ours | {"checkpoint_frequency": 0}
-    arguments = f"--seed {seed} {command_line(ours)}"
-    outcome = run_ours(race, arguments, options)
+    ours = {"seed": seed} | task.options | race.ours | {"checkpoint_frequency": 0}
+    outcome = run_ours(race, command_line(ours), options)
     peer = run_theirs(race, library, seed, options, eval_episodes=100)
     threshold = THRESHOLDS[race.env_id]
     row = {"script": race.script, "env_id": race.env_id, "peer": library, "seed": seed, "bar": threshold}

@@ -75,6 +75,7 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert options.matches(recorded, {"gamma": 0.99, "hidden_sizes": [64, 64], "a_new_option": 1})
     assert not options.matches(recorded, {"gamma": 0.98, "hidden_sizes": [64, 64]})
     assert not options.matches(recorded, {})  # the script does not accept the command
+    assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
@@ -130,9 +131,6 @@ def test_learning_that_is_terminated_ends_its_scripts(tmp_path):
     assert not script.is_running()
 
 
-# ---- settings ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "row", [*settings.TASKS, *settings.PAIRS], ids=lambda row: f"{row.script}-{row.env_id}"
 )
@@ -157,9 +155,6 @@ def test_no_task_is_listed_twice_and_every_race_has_its_task():
 def test_options_become_arguments():
     row = {"hidden_sizes": [64, 32], "baseline": False, "max_grad_norm": "none", "gamma": 0.9}
     assert settings.command_line(row) == "--hidden-sizes 64 32 --no-baseline --max-grad-norm None --gamma 0.9"
-
-
-# ---- numbers -----------------------------------------------------------------------------------------------
 
 
 def test_solved_is_the_first_row_at_which_the_last_twenty_episodes_reach_the_threshold():
@@ -198,9 +193,6 @@ def test_intervals_hold_the_mean_and_equal_seeds_have_no_width():
     assert with_interval([500.0, 500.0, 500.0]) == "500.0 [500.0, 500.0]"
     assert with_interval([7.0]) == "7.00"  # small numbers have two decimals
     assert interquartile_mean([0.0, 1.0, 2.0, 100.0]) == 1.5
-
-
-# ---- speed -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -276,9 +268,6 @@ def test_a_measurement_that_fails_says_why():
         speed.run_ours(row, "--tau 7", speed.Options(threads=1))
     with pytest.raises(RuntimeError, match="sb3 dqn: "):
         speed.run_theirs(row, "sb3", 0, speed.Options(threads=1))
-
-
-# ---- report ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
