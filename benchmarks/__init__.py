@@ -1,1 +1,1 @@
-"""What proves the claims: speed beside the peers, learning over seeds, tables and figures."""
+"""Benchmarks: learning over seeds, speed compared with other libraries, tables and figures."""

@@ -1,167 +1,137 @@
-"""How far critics overestimate: the value they state beside the return that their policy gets.
+"""Overestimation of critics: the value that a critic predicts, compared with the return that its policy gets.
 
-    python benchmarks/overestimation.py dqn double_dqn                 # on the scripts' default task, 5 seeds
+    python benchmarks/overestimation.py dqn double_dqn                 # the scripts' default task, 5 seeds
     python benchmarks/overestimation.py ddpg td3
-    python benchmarks/overestimation.py dqn double_dqn --plot-only     # the figure again, from the table
+    python benchmarks/overestimation.py dqn double_dqn --plot-only     # only the figure, from the table
 
-While a script trains with its defaults (but `--initial-value 0`, where it has that), its greedy policy is
-played from first states that are the same for every measurement. `stated` is the mean over them of
-max_a Q(s, a), or of Q(s, μ(s)) (of TD3's critics the one that the actor follows); `realised` is the mean
-discounted return from there to the end of the episode; `overestimation` is the first less the second. All
-three are columns of the run's metrics.csv and scalars of its TensorBoard, and over all seeds a table and a
-figure, benchmarks/results/overestimation_<last script>.
+During training with default options, the greedy policy plays 20 episodes from the same first states at every
+row of metrics.csv. `stated` is the mean of max_a Q(s, a) over these states, or of Q(s, μ(s)) (TD3: its first
+critic); `realised` is the mean discounted return of the episodes; `overestimation` is their difference. They
+are columns of metrics.csv and of benchmarks/results/overestimation_<last script>.csv, next to its figure.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 import importlib
 from pathlib import Path
 from typing import Any
 
-from common.envs import make_env, view_options
-from common.networks import fast_copy
-from common.options import PositiveInt
 from common.run import Run
+import gymnasium as gym
 from matplotlib.figure import Figure
 import numpy as np
+import pandas as pd
 import tyro
 
-from benchmarks import job
+from benchmarks import records
+from benchmarks.figures import save
+from benchmarks.settings import SCRIPTS
+
+EPISODES = 20  # per measurement
 
 
 @dataclass(kw_only=True)
 class Options:
-    """What is measured."""
+    """What to measure."""
 
     scripts: tyro.conf.Positional[tuple[str, ...]]
-    """Scripts to compare, of the DQN family or ddpg and td3."""
+    """Scripts to compare: dqn, double_dqn and dueling_dqn, or ddpg and td3."""
     env_id: str | None = None
-    """Environment; None for the scripts' default. Its episodes have to be long beside 1 / (1 − γ)."""
-    total_timesteps: PositiveInt | None = None
-    """Steps of each run; None for the last script's default."""
-    seeds: PositiveInt = 5
-    """Runs of each script, with seeds 0, 1, …"""
-    every: PositiveInt = 1_000
-    """Environment steps between measurements, at the least."""
-    episodes: PositiveInt = 20
-    """Episodes of a measurement."""
-    runs_dir: str = "runs"
-    """Where the run folders are made."""
-    results: Path = job.RESULTS
-    """Folder for the table and the figure."""
+    """Environment with vector observations (default: the last script's)."""
+    total_timesteps: int | None = None
+    """Length of each run (default: the last script's)."""
+    seeds: int = 5
+    """Number of runs per script."""
+    results: Path = records.RESULTS
+    """Folder of the table and the figure."""
     plot_only: bool = False
-    """Draw the figure from the table that is there."""
+    """Draw the figure from the existing table."""
 
 
-def measure(state: dict[str, Any], config: Any, algorithm: str, episodes: int) -> dict[str, float]:
-    """Compare the stated value of first states with the discounted return of the greedy policy from there.
-
-    Args:
-        state: the networks of the run by name, "q_network" or "actor" and "critic".
-        config: the options of the run.
-        algorithm: the script's name.
-        episodes: how many first states.
-    """
-    if "q_network" in state:
-        q_network = fast_copy(state["q_network"])
-        value = lambda s: q_network(s).max()  # noqa: E731
-        policy = lambda s: q_network(s).argmax(axis=-1)  # noqa: E731
-    else:
-        policy, critic = fast_copy(state["actor"]), fast_copy(state["critic"])
-        value = lambda s: critic(np.concatenate([s, policy(s)], axis=-1))[0, 0]  # noqa: E731
-    stated, realised = np.zeros(episodes), np.zeros(episodes)
-    with make_env(config.env_id, algorithm, **view_options(config)) as env:
-        for episode in range(episodes):
-            observation, _ = env.reset(seed=1_000_000 + episode)
-            stated[episode] = value(observation[None])
-            discount, over = 1.0, False
-            while not over:
-                observation, reward, terminated, truncated, _ = env.step(policy(observation[None])[0])
-                realised[episode] += discount * reward
-                discount *= config.gamma
-                over = terminated or truncated
-    means = {"stated": float(stated.mean()), "realised": float(realised.mean())}
+def measure(run: Run, episodes: int = EPISODES) -> dict[str, float]:
+    """Compare the values of first states with the discounted returns of the greedy policy from them."""
+    agent = run.state.get("agent")  # or the networks themselves
+    q_network, actor, critic = (
+        run.state.get(name, getattr(agent, name, None)) for name in ("q_network", "actor", "critic")
+    )
+    envs = gym.make_vec(run.config.env_id, episodes, vectorization_mode="sync")
+    observations, _ = envs.reset(seed=1_000_000)
+    stated, realised, discount, running = None, np.zeros(episodes), 1.0, np.ones(episodes, bool)
+    while running.any():
+        observations = observations.astype(np.float32)
+        if q_network:
+            values = q_network(observations).numpy()
+            actions = values.argmax(axis=-1)
+        else:
+            actions = actor(observations).numpy()
+            values = critic(np.concatenate([observations, actions], axis=-1)).numpy()
+        stated = values.max(axis=-1).mean() if stated is None else stated
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        realised += discount * rewards * running
+        discount *= run.config.gamma
+        running &= ~(terminated | truncated)
+    envs.close()
+    means = {"stated": float(stated), "realised": float(realised.mean())}
     return means | {"overestimation": means["stated"] - means["realised"]}
 
 
-def measuring_run(options: Options, rows: list[dict[str, Any]]) -> Callable[..., Run]:
-    """Return a `Run` that measures wherever a row of metrics.csv is due."""
+def train(options: Options) -> list[dict[str, Any]]:
+    """Train each script with each seed and return the measurements."""
+    rows: list[dict[str, Any]] = []
 
     class MeasuringRun(Run):
+        """Measures before it writes a row of metrics.csv."""
+
         def log(self, **metrics: Any) -> None:
             if self.row_is_due:
-                means = measure(self.state, self.config, self.algorithm, options.episodes)
-                rows.append(
-                    {
-                        "script": self.algorithm,
-                        "env_id": self.config.env_id,
-                        "seed": self.config.seed,
-                        "global_step": self.global_step,
-                        **{name: round(value, 3) for name, value in means.items()},
-                    }
-                )
+                means = measure(self)
+                row = {"script": self.algorithm, "env_id": self.config.env_id, "seed": self.config.seed}
+                row |= {"global_step": self.global_step}
+                rows.append(row | {name: round(value, 3) for name, value in means.items()})
                 super().log(**metrics, **means)
 
-    return MeasuringRun
-
-
-def run(options: Options) -> list[dict[str, Any]]:
-    """Train each script on each seed, and return the measurements."""
-    rows: list[dict[str, Any]] = []
     modules = [importlib.import_module(f"{name}.{name}") for name in options.scripts]
-    common = {
-        "env_id": options.env_id or modules[-1].Config().env_id,
-        "total_timesteps": options.total_timesteps or modules[-1].Config().total_timesteps,
-        "log_frequency": options.every,
-        "runs_dir": options.runs_dir,
-        "checkpoint_frequency": 0,
-        "eval_episodes": 0,
-    }
-    if hasattr(modules[-1].Config(), "initial_value"):
-        common["initial_value"] = 0.0  # a Q that begins at 100 would hide what the maximum adds
+    defaults = modules[-1].Config()
     for module in modules:
-        module.Run = measuring_run(options, rows)
+        module.Run = MeasuringRun
         for seed in range(options.seeds):
-            module.train(module.Config(**common, seed=seed))
+            shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0}
+            shared["env_id"] = options.env_id or defaults.env_id
+            shared["total_timesteps"] = options.total_timesteps or defaults.total_timesteps
+            module.train(module.Config(**shared))
     return rows
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw what was stated and what was realised: a panel a script, the mean over seeds and their range."""
-    scripts = list(dict.fromkeys(row["script"] for row in rows))
+def draw(frame: pd.DataFrame, path: Path) -> None:
+    """Draw one panel per script: means over seeds, and their range."""
+    scripts = list(frame["script"].unique())
     figure = Figure(figsize=(8, 3.4), layout="constrained")
-    for axes, script in zip(figure.subplots(1, len(scripts), sharey=True), scripts):
-        mine = [row for row in rows if row["script"] == script]
-        seeds = {row["seed"] for row in mine}
-        steps = sorted({int(row["global_step"]) for row in mine})
-        for column, style, label in (
-            ("stated", "-", "stated by the critic"),
-            ("realised", "--", "realised discounted return"),
-        ):
-            values = [
-                [float(row[column]) for row in mine if int(row["global_step"]) == step] for step in steps
-            ]
-            (line,) = axes.plot(steps, [np.mean(value) for value in values], style, label=label)
-            low, high = ([limit(value) for value in values] for limit in (min, max))
-            axes.fill_between(steps, low, high, alpha=0.15, color=line.get_color())
-        axes.set(title=f"{script} ({len(seeds)} seeds)", xlabel=f"environment steps, {mine[0]['env_id']}")
+    panels = figure.subplots(1, len(scripts), sharey=True, squeeze=False)[0]
+    for axes, script in zip(panels, scripts):
+        runs = frame[frame["script"] == script]
+        steps = runs.groupby("global_step")
+        labels = {"stated": ("-", "predicted by the critic"), "realised": ("--", "discounted return")}
+        for column, (style, label) in labels.items():
+            values = steps[column].agg(["mean", "min", "max"])
+            (line,) = axes.plot(values.index, values["mean"], style, label=label)
+            axes.fill_between(values.index, values["min"], values["max"], alpha=0.15, color=line.get_color())
+        task, seeds = f"{SCRIPTS[script].name} on {runs['env_id'].iloc[0]}", runs["seed"].nunique()
+        axes.set_title(f"{task}: mean and range of {seeds} seeds", fontsize=9)
+        axes.set_xlabel("environment steps")
         axes.grid(alpha=0.25)
-    figure.axes[0].set_ylabel("value of first states")
-    figure.axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    panels[0].set_ylabel("value of first states")
+    panels[0].legend(frameon=False)
+    save(figure, path)
 
 
 def main(options: Options) -> None:
-    """Measure, and leave the table and the figure."""
+    """Measure, and write the table and the figure."""
     table = options.results / f"overestimation_{options.scripts[-1]}.csv"
     if not options.plot_only:
-        job.write_csv(table, run(options))
-    rows = job.read_csv(table)
-    draw(rows, table.with_suffix(".png"))
-    half = max(int(row["global_step"]) for row in rows) / 2
-    for script in options.scripts:
-        late = [row for row in rows if row["script"] == script and int(row["global_step"]) > half]
-        mean = np.mean([float(row["overestimation"]) for row in late])
+        records.write_csv(table, train(options))
+    frame = pd.read_csv(table)
+    draw(frame, table.with_suffix(".png"))
+    late = frame[frame["global_step"] > frame["global_step"].max() / 2]
+    for script, mean in late.groupby("script", sort=False)["overestimation"].mean().items():
         print(f"{script}: overestimation {mean:+.2f}, mean over the second half of the training")
 
 

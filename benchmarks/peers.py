@@ -1,7 +1,7 @@
-"""One training run of a peer: Stable-Baselines3, sb3-contrib or SBX.
+"""One training run of Stable-Baselines3 (SB3), sb3-contrib, or SBX (SB3 in JAX).
 
-Needs benchmarks/requirements.txt and nothing of this house, so that the peers can live in a virtual
-environment of their own. `speed.py` starts it with the task as JSON and reads the JSON that it prints.
+Needs only benchmarks/requirements-peers.txt and no other file of this repository, so that these libraries can
+live in their own virtual environment. speed.py passes the task as JSON and reads the JSON that is printed.
 """
 
 import importlib
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 
+NAMES = {"sb3": "SB3", "sb3-contrib": "sb3-contrib", "sbx": "SBX"}
 MODULES = {"sb3": "stable_baselines3", "sb3-contrib": "sb3_contrib", "sbx": "sbx"}
 PACKAGES = {
     "sb3": ("stable_baselines3", "torch"),
@@ -19,7 +20,7 @@ PACKAGES = {
 
 
 def schedule(value):
-    """Turn the zoo's "lin_0.001", a value that falls linearly to 0, into a function of the progress left."""
+    """Turn "lin_0.001", a value that falls linearly to 0, into a function of the remaining progress."""
     if isinstance(value, str) and value.startswith("lin_"):
         start = float(value.removeprefix("lin_"))
         return lambda remaining: remaining * start
@@ -27,7 +28,7 @@ def schedule(value):
 
 
 def main(task: dict) -> dict:
-    """Train, and return the rows (step, seconds, mean return, mean length), versions and evaluation.
+    """Train; return rows (step, seconds, mean return, mean length), evaluation, start time and versions.
 
     `start_seconds` count from `task["launched"]`, the clock time at which the process was started.
     """
@@ -38,7 +39,7 @@ def main(task: dict) -> dict:
     from stable_baselines3.common.noise import NormalActionNoise
 
     class Rows(BaseCallback):
-        """Notes the time every `row_steps` steps, and the episodes meanwhile if asked."""
+        """Records the time every `row_steps` steps, and on request the episodes since the last row."""
 
         def __init__(self, row_steps, episodes):
             super().__init__()
@@ -46,7 +47,7 @@ def main(task: dict) -> dict:
             self.episodes = episodes
 
         def _on_training_start(self):
-            self.begun = time.perf_counter()
+            self.started = time.perf_counter()
 
         def _on_step(self):
             if self.episodes:
@@ -54,7 +55,7 @@ def main(task: dict) -> dict:
                 self.ended += [(i["episode"]["r"], i["episode"]["l"]) for i in infos if "episode" in i]
             if self.num_timesteps >= self.next:
                 means = np.mean(self.ended, axis=0).tolist() if self.ended else [None, None]
-                self.rows.append([self.num_timesteps, time.perf_counter() - self.begun, *means])
+                self.rows.append([self.num_timesteps, time.perf_counter() - self.started, *means])
                 self.next += self.row_steps
                 self.ended = []
             return True

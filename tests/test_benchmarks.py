@@ -1,9 +1,9 @@
-"""The room that proves the claims: real short runs of a script, and what is read and drawn from them."""
+"""Benchmarks: short runs of a script, and the numbers, tables and figures made from them."""
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,12 +12,14 @@ import time
 import psutil
 import pytest
 
-from benchmarks import job, learning, report, settings, speed
+from benchmarks import curves, figures, job, learning, options, records, report, settings, speed, tables
+from benchmarks.intervals import interquartile_mean, interval, with_interval
 
 ROOT = Path(__file__).resolve().parent.parent
+SHORT = {"total_timesteps": 1500, "learning_starts": 200, "eval_episodes": 3, "log_frequency": 100}
 TINY = "--total-timesteps 1500 --learning-starts 200 --eval-episodes 3 --log-frequency 100"
-GOOD = settings.Task("dqn", "CartPole-v1", TINY, seeds=2)
-BAD = settings.Task("dqn", "Acrobot-v1", "--tau 7", seeds=1)
+GOOD = settings.Task("dqn", "CartPole-v1", SHORT, seeds=2)
+BAD = settings.Task("dqn", "Acrobot-v1", {"tau": 7}, seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +34,17 @@ def learned(tmp_path_factory):
 
 def test_a_run_that_ends_well_leaves_its_row_and_its_curve(learned):
     results, _ = learned
-    rows = job.read_csv(results / "learning" / "dqn__CartPole-v1.csv")
+    rows = records.read_csv(results / "learning" / "dqn__CartPole-v1.csv")
     assert [row["seed"] for row in rows] == ["0", "1"]
     for row in rows:
         assert 8 <= float(row["evaluation_mean"]) <= 500
         assert row["command"] == f"python dqn/dqn.py --env-id CartPole-v1 --seed {row['seed']} {TINY}"
         assert row["total_timesteps"] == "1500"
         assert "tensorflow" in row["versions"] and "cores" in row["machine"]
-    curve = job.read_csv(results / "curves" / "dqn__CartPole-v1.csv")
+    curve = records.read_csv(results / "curves" / "dqn__CartPole-v1.csv")
     assert {row["seed"] for row in curve} == {"0", "1"}
     steps = [int(row["global_step"]) for row in curve if row["seed"] == "1"]
-    assert steps == sorted(steps) and 5 < len(steps) <= learning.POINTS
+    assert steps == sorted(steps) and 5 < len(steps) <= curves.POINTS
     seconds = [float(row["seconds"]) for row in curve if row["seed"] == "1"]
     assert 1 < seconds[0] <= seconds[-1] < float(rows[1]["whole_seconds"])  # they count from the command
 
@@ -53,7 +55,7 @@ def test_a_run_that_fails_is_counted_and_tried_again_and_what_is_done_is_not(lea
     monkeypatch.setattr(learning, "TASKS", [GOOD, BAD])
     assert learning.main(learning.Options(results=results)) == 1
     printed = capsys.readouterr()
-    assert printed.out.startswith("1 runs to make")  # the two that are done are skipped
+    assert printed.out.startswith("1 runs to do")  # the two that are done are skipped
     assert "dqn Acrobot-v1 seed 0" in printed.err and "--tau is 7.0" in printed.err
 
 
@@ -69,10 +71,11 @@ def test_a_changed_command_is_planned_again_and_a_longer_list_of_seeds_only_adds
 
 
 def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
-    row = {"options": '{"gamma":0.99,"hidden_sizes":[64,64]}'}
-    assert job.is_of(row, {"gamma": 0.99, "hidden_sizes": [64, 64], "a_new_option": 1})
-    assert not job.is_of(row, {"gamma": 0.98, "hidden_sizes": [64, 64]})
-    assert not job.is_of(row, {})  # a command that the script does not take
+    recorded = '{"gamma":0.99,"hidden_sizes":[64,64]}'
+    assert options.matches(recorded, {"gamma": 0.99, "hidden_sizes": [64, 64], "a_new_option": 1})
+    assert not options.matches(recorded, {"gamma": 0.98, "hidden_sizes": [64, 64]})
+    assert not options.matches(recorded, {})  # the script does not accept the command
+    assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
@@ -97,106 +100,104 @@ def test_ray_gives_the_rows_of_the_pool_and_runs_a_lost_workers_job_again(learne
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert kill_a_worker_that_runs_a_script(process.pid)
+    os.kill(script_below(process.pid).ppid(), signal.SIGKILL)
     assert process.wait(timeout=240) == 0
     table = [
         [(row["seed"], row["evaluation_mean"], row["evaluation_std"], row["command"]) for row in rows]
-        for rows in (
-            job.read_csv(folder / "learning" / "dqn__CartPole-v1.csv") for folder in (tmp_path, learned[0])
-        )
+        for rows in (records.read_csv(folder / "learning" / GOOD.file) for folder in (tmp_path, learned[0]))
     ]
     assert table[0] == table[1]
 
 
-def kill_a_worker_that_runs_a_script(pid, patience=120):
-    """Kill the first Ray worker below `pid` that has started a script; whether there was one."""
+def script_below(pid, patience=120):
+    """Wait for a script among the descendants of a process."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         for process in psutil.Process(pid).children(recursive=True):
-            try:
+            with contextlib.suppress(psutil.Error):
                 if "dqn/dqn.py" in process.cmdline():
-                    os.kill(process.ppid(), signal.SIGKILL)
-                    return True
-            except psutil.Error:
-                continue
+                    return process
         time.sleep(0.2)
-    return False
+    raise TimeoutError("no script has started")
 
 
-# ---- settings ----------------------------------------------------------------------------------------------
+def test_learning_that_is_terminated_ends_its_scripts(tmp_path):
+    command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
+    command += ["--seeds", "0", "1", "2", "--extra=--total-timesteps 100000000", "--workers", "2"]
+    learner = subprocess.Popen([*command, "--results", tmp_path], env=job.environment(0), cwd=ROOT)
+    script = script_below(learner.pid)
+    learner.terminate()
+    assert learner.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not script.is_running()
 
 
 @pytest.mark.parametrize(
-    "row", [*settings.TASKS, *settings.SPEEDS], ids=lambda row: f"{row.script}-{row.env_id}"
+    "row", [*settings.TASKS, *settings.PAIRS], ids=lambda row: f"{row.script}-{row.env_id}"
 )
-def test_each_row_of_the_settings_is_a_command_that_the_script_takes(row, module):
-    from common.options import check, parse
+def test_each_row_of_the_settings_is_a_command_that_the_script_accepts(row):
+    from common.options import check
 
-    quiet = shlex.split(speed.QUIET) if isinstance(row, settings.Speed) else []
-    config = parse(module(row.script).Config, ["--env-id", row.env_id, *shlex.split(row.options), *quiet])
-    check(config)
-    assert row.env_id in settings.BARS or isinstance(row, settings.Speed)
-    assert row.script in settings.PAPERS and row.script in report.NAMES
+    pair = isinstance(row, settings.Comparison)
+    arguments = f"{settings.command_line(row.ours)} {speed.NO_OUTPUT}" if pair else row.arguments
+    check(options.parse(row.script, f"--env-id {row.env_id} {arguments}"))
+    assert row.env_id in settings.THRESHOLDS or pair
+    assert row.script in settings.SCRIPTS
 
 
-def test_no_task_stands_twice_and_every_race_has_its_task(module):
-    from common.options import parse
-
+def test_no_task_is_listed_twice_and_every_race_has_its_task():
     tasks = [(task.script, task.env_id) for task in settings.TASKS]
     assert len(tasks) == len(set(tasks))
-    assert all((zoo.script, zoo.env_id) in tasks for zoo in settings.ZOO)
-    for zoo in settings.ZOO:  # no option that the script lacks
-        parse(module(zoo.script).Config, shlex.split(zoo.ours))
+    assert all((race.script, race.env_id) in tasks for race in settings.RACES)
+    for race in settings.RACES:  # no option that the script lacks
+        options.parse(race.script, settings.command_line(race.ours))
 
 
-# ---- numbers -----------------------------------------------------------------------------------------------
+def test_options_become_arguments():
+    row = {"hidden_sizes": [64, 32], "baseline": False, "max_grad_norm": "none", "gamma": 0.9}
+    assert settings.command_line(row) == "--hidden-sizes 64 32 --no-baseline --max-grad-norm None --gamma 0.9"
 
 
-def test_solved_is_the_first_row_at_which_the_last_twenty_episodes_reach_the_bar():
+def test_solved_is_the_first_row_at_which_the_last_twenty_episodes_reach_the_threshold():
     # 10 episodes of 100 steps a row: returns 0, then 100; 20 episodes of 100 are there at step 4,000
     rows = [(1000 * k, 10.0 * k, 0.0 if k <= 2 else 100.0, 100.0) for k in range(1, 6)]
-    assert job.first_solved(rows, bar=100.0) == (4000, 40.0)
-    assert job.first_solved(rows, bar=50.0) == (3000, 30.0)  # 10 episodes of 0 and 10 of 100
-    assert job.first_solved(rows, bar=100.1) is None
-    assert job.first_solved(rows[:3], bar=100.0) is None  # too few episodes of 100
+    assert curves.first_solved(rows, threshold=100.0) == (4000, 40.0)
+    assert curves.first_solved(rows, threshold=50.0) == (3000, 30.0)  # 10 episodes of 0 and 10 of 100
+    assert curves.first_solved(rows, threshold=100.1) is None
+    assert curves.first_solved(rows[:3], threshold=100.0) is None  # too few episodes of 100
     gap = [(1000, 1.0, 100.0, 100.0), (2000, 2.0, None, None), (3000, 3.0, 100.0, 100.0)]
-    assert job.first_solved(gap, bar=100.0) == (3000, 3.0)  # a row without episodes says nothing
+    assert curves.first_solved(gap, threshold=100.0) == (3000, 3.0)  # a row without episodes says nothing
 
 
 def test_speed_is_measured_from_the_warm_up_on():
     rows = [(1000, 9.0, None, None), (2000, 10.0, None, None), (6000, 12.0, None, None)]
-    assert job.steps_per_second(rows, warm_up=1500) == 2000.0
+    assert curves.steps_per_second(rows, warm_up=1500) == 2000.0
 
 
 def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     path = tmp_path / "rows.csv"
-    job.keep(path, [{"seed": 10, "value": 1}, {"seed": 9, "value": 2}], ("seed",))
-    job.keep(path, [{"seed": 9, "value": 3}], ("seed",))
-    assert job.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
+    records.replace_rows(path, [{"seed": 10, "value": 1}, {"seed": 9, "value": 2}], ("seed",))
+    records.replace_rows(path, [{"seed": 9, "value": 3}], ("seed",))
+    assert records.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
 
 
 def test_a_curve_is_thinned_to_means_over_equal_stretches():
     rows = [(10 * k, 0.1 * k, float(k), 1.0) for k in range(1, 101)]
-    outcome = job.Outcome("", 0, start_seconds=5.0, rows=rows)
-    curve = learning.thin(outcome, seed=3)
-    assert len(curve) == learning.POINTS
+    curve = curves.thin(rows, seed=3, start_seconds=5.0)
+    assert len(curve) == curves.POINTS
     assert curve[0] == {"seed": 3, "global_step": 20, "seconds": 5.2, "episodic_return": "1.5"}
 
 
 def test_intervals_hold_the_mean_and_equal_seeds_have_no_width():
-    low, high = report.interval([1.0, 2.0, 3.0, 4.0])
+    low, high = interval([1.0, 2.0, 3.0, 4.0])
     assert 1.0 <= low < 2.5 < high <= 4.0
-    assert report.with_interval([500.0, 500.0, 500.0]) == "500.0 [500.0, 500.0]"
-    assert report.with_interval([7.0]) == "7.00"  # small numbers have two decimals
-    assert report.interquartile_mean([0.0, 1.0, 2.0, 100.0]) == 1.5
-
-
-# ---- speed -------------------------------------------------------------------------------------------------
+    assert with_interval([500.0, 500.0, 500.0]) == "500.0 [500.0, 500.0]"
+    assert with_interval([7.0]) == "7.00"  # small numbers have two decimals
+    assert interquartile_mean([0.0, 1.0, 2.0, 100.0]) == 1.5
 
 
 @pytest.fixture
 def peer(tmp_path):
-    """A program that prints what peers.py prints: 1,000 steps a second, the bar of CartPole after 3,000."""
+    """A program that prints what peers.py prints: 1,000 steps a second, solved after 3,000."""
     path = tmp_path / "peer"
     path.write_text(
         f"#!{sys.executable}\nimport json, sys\ntask = json.loads(sys.argv[2])\n"
@@ -210,37 +211,37 @@ def peer(tmp_path):
 
 
 def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_path, peer):
-    (row,) = (row for row in settings.SPEEDS if (row.script, row.env_id) == ("dqn", "CartPole-v1"))
+    (row,) = settings.select(settings.PAIRS, ("dqn",), ("CartPole-v1",))
     short = dataclasses.replace(row, total_timesteps=4_000, warm_up=2_000)
-    monkeypatch.setattr(speed, "SPEEDS", [short])
+    monkeypatch.setattr(speed, "PAIRS", [short])
     speed.pairs(speed.Options(peers=("sb3",), repeats=1, peer_python=str(peer), results=tmp_path))
-    (measured,) = job.read_csv(tmp_path / "speed.csv")
+    (measured,) = records.read_csv(tmp_path / "speed.csv")
     assert measured["peer_steps_per_second"] == "1000"
     assert float(measured["ratio"]) == pytest.approx(float(measured["steps_per_second"]) / 1000, abs=1e-3)
     assert "--train-frequency 100" in measured["command"]
 
 
-def test_a_race_counts_both_from_the_command_with_the_same_bar(monkeypatch, tmp_path, peer):
+def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch, tmp_path, peer):
     monkeypatch.setattr(speed, "TASKS", [GOOD])
-    zoo = settings.Zoo("dqn", "CartPole-v1", "sb3", 5_000, {}, ours="--gamma 0.97")
-    monkeypatch.setattr(speed, "ZOO", [zoo])
+    race = settings.Comparison("dqn", "CartPole-v1", ["sb3"], 5_000, ours={"gamma": 0.97})
+    monkeypatch.setattr(speed, "RACES", [race])
     speed.solve(speed.Options(repeats=1, peer_python=str(peer), results=tmp_path))
-    (row,) = job.read_csv(tmp_path / "time_to_solve.csv")
+    (row,) = records.read_csv(tmp_path / "time_to_solve.csv")
     assert (row["peer_solved_step"], row["peer_solved_seconds"]) == ("3000", "5.5")  # 20 episodes of 50 steps
     assert row["solved_step"] == "" and float(row["evaluation"]) < 475  # 1,500 steps are too few
     assert float(row["whole_seconds"]) > 2 and f"{TINY} --gamma 0.97" in row["command"]
-    assert "| DQN, CartPole-v1 | ours: – (0 of 1) |" in report.solve_table(tmp_path)
-    job.keep(tmp_path / "time_to_solve.csv", [row | {"solved_seconds": "1.1"}], ("seed",))
-    assert "(1 of 1) | 5.0 |" in report.solve_table(tmp_path)
-    assert "| SB3: 5.5 (1 of 1) | 0." in report.solve_table(tmp_path)
+    assert "| DQN, CartPole-v1 | SB3 | – (0 of 1) |" in tables.solve_table(tmp_path)
+    records.replace_rows(tmp_path / "time_to_solve.csv", [row | {"solved_seconds": "1.1"}], ("seed",))
+    assert "(1 of 1) | 5.0 |" in tables.solve_table(tmp_path)
+    assert "(0 of 1) | 5.5 (1 of 1) | 0." in tables.solve_table(tmp_path)
     row |= {"whole_seconds": "4", "peer_whole_seconds": "6"}
-    job.keep(tmp_path / "time_to_solve.csv", [row], ("seed",))
-    assert "| – | 1.5 |" in report.solve_table(tmp_path)  # never at the bar, and to the end
+    records.replace_rows(tmp_path / "time_to_solve.csv", [row], ("seed",))
+    assert "| – | 1.5 |" in tables.solve_table(tmp_path)  # threshold not reached; total seconds
 
 
 def test_a_measurement_is_made_again_if_the_host_took_the_processors_meanwhile(monkeypatch, capsys):
     clock = iter([0.0, 1e6, 1e6, 1e6, 1e6, 2e6])  # before and after each measurement
-    monkeypatch.setattr(job, "stolen_seconds", lambda: next(clock))
+    monkeypatch.setattr(records, "stolen_seconds", lambda: next(clock))
     made = []
 
     def measure(script, options):
@@ -248,45 +249,45 @@ def test_a_measurement_is_made_again_if_the_host_took_the_processors_meanwhile(m
         return made[-1]
 
     assert speed.undisturbed(measure, "dqn", options=speed.Options()) is made[1] and len(made) == 2
-    assert "measured again" in capsys.readouterr().out
+    assert "repeated" in capsys.readouterr().out
     assert speed.undisturbed(measure, "dqn", options=speed.Options(attempts=1)) is made[2] and len(made) == 3
-    assert "kept nevertheless" in capsys.readouterr().out
+    assert "result kept" in capsys.readouterr().out
 
 
 def test_time_that_the_host_takes_is_read_in_seconds(tmp_path):
     path = tmp_path / "stat"
-    assert job.stolen_seconds(path) == 0.0  # not Linux
+    assert records.stolen_seconds(path) == 0.0  # not Linux
     ticks = os.sysconf("SC_CLK_TCK")
     path.write_text(f"cpu  1 2 3 4 5 6 7 {8 * ticks} 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
-    assert job.stolen_seconds(path) == 8.0
+    assert records.stolen_seconds(path) == 8.0
 
 
 def test_a_measurement_that_fails_says_why():
+    row = settings.Comparison("dqn", "NoSuchEnv-v0", ["sb3"], 1_000)
     with pytest.raises(RuntimeError, match="--tau is 7"):
-        speed.ours("dqn --tau 7", threads=1)
+        speed.run_ours(row, "--tau 7", speed.Options(threads=1))
     with pytest.raises(RuntimeError, match="sb3 dqn: "):
-        speed.theirs(sys.executable, {"library": "sb3", "algorithm": "dqn"}, threads=1)
-
-
-# ---- report ------------------------------------------------------------------------------------------------
+        speed.run_theirs(row, "sb3", 0, speed.Options(threads=1))
 
 
 @pytest.fixture
 def reported(learned, monkeypatch, tmp_path):
     """Options of a report on the short runs, with a page that asks for two tables."""
     results, _ = learned
-    monkeypatch.setattr(report, "TASKS", [GOOD])
+    monkeypatch.setattr(tables, "TASKS", [GOOD])
+    monkeypatch.setattr(figures, "TASKS", [GOOD])
     about = {"threads": "default", "command": "", "versions": "v", "machine": "m", "date": "2026-01-01"}
     for pair, ratio in enumerate((2.0, 3.0, 2.5)):
         row = {"script": "dqn", "env_id": "CartPole-v1", "peer": "sb3", "pair": pair, "goal": ""}
         row |= {"steps_per_second": 9000, "peer_steps_per_second": 3000, "ratio": ratio}
-        job.keep(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
+        records.replace_rows(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
     for count in (1, 2):
         row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": count, "repeat": 0}
-        job.keep(results / "num_envs.csv", [row | {"steps_per_second": 9000 * count} | about], ("num_envs",))
+        row |= {"steps_per_second": 9000 * count} | about
+        records.replace_rows(results / "num_envs.csv", [row], ("num_envs",))
     page = tmp_path / "README.md"
     page.write_text(
-        "before\n\n<!-- benchmarks: learning dqn -->\nold\n<!-- end of benchmarks -->\n\nbetween\n"
+        "before\n\n<!-- benchmarks: learning dqn -->\noutdated\n<!-- end of benchmarks -->\n\nbetween\n"
         "<!-- benchmarks: speed -->\n<!-- end of benchmarks -->\nafter\n"
     )
     return report.Options(results=results, pages=(page,))
@@ -296,31 +297,30 @@ def test_the_report_writes_tables_and_figures_and_fills_pages(reported):
     report.main(reported)
     text = (reported.results / "README.md").read_text()
     assert "[DQN](../../dqn/README.md)" in text and "0 of 2" in text
-    for name in ("learning_steps", "learning_seconds", "speed", "num_envs"):
-        assert (reported.results / "figures" / f"{name}.png").stat().st_size > 2_000
-        assert "<svg" in (reported.results / "figures" / f"{name}.svg").read_text()
+    for name in ("learning_steps", "learning_seconds", "speed", "num_envs", "dqn"):
+        assert 2_000 < (reported.results / "figures" / f"{name}.png").stat().st_size < 60_000
     page = reported.pages[0].read_text()
     assert page.startswith("before\n") and "between" in page and page.endswith("after\n")
-    assert "old" not in page and "RL Baselines3 Zoo" in page
+    assert "outdated" not in page and "RL Baselines3 Zoo" in page
     assert "| DQN, CartPole-v1 | SB3 | 9,000 | 3,000 | 2.50 (2.00–3.00) | 3 |" in page
     assert report.fill(page, reported.results) == page  # filled once, it stays as it is
 
 
 def test_results_of_other_options_are_not_shown(reported, monkeypatch):
-    monkeypatch.setattr(report, "TASKS", [dataclasses.replace(GOOD, options=TINY + " --gamma 0.9")])
-    assert report.learning_table(reported.results) == "No results yet."
+    monkeypatch.setattr(tables, "TASKS", [dataclasses.replace(GOOD, options=SHORT | {"gamma": 0.9})])
+    assert tables.learning_table(reported.results) == "No results yet."
 
 
 def test_runs_from_ray_are_shown_beside_those_of_the_pool(reported):
-    assert report.ray_table(reported.results) == "No results yet."
+    assert tables.ray_table(reported.results) == "No results yet."
     name = "dqn__CartPole-v1.csv"
-    rows = job.read_csv(reported.results / "learning" / name)
+    rows = records.read_csv(reported.results / "learning" / name)
     other = rows[1] | {"evaluation_mean": "123.4", "whole_seconds": "77"}
-    job.keep(reported.results / "ray" / "learning" / name, [other], ("seed",))
+    records.replace_rows(reported.results / "ray" / "learning" / name, [other], ("seed",))
     mean, seconds = rows[1]["evaluation_mean"], float(rows[1]["whole_seconds"])
     line = f"| DQN, CartPole-v1 | 1 | {mean} | 123.4 | {seconds:,.1f} | 77.0 |"
-    assert line in report.ray_table(reported.results)
-    assert report.ray_table(reported.results, "ppo") == "No results yet."
+    assert line in tables.ray_table(reported.results)
+    assert tables.ray_table(reported.results, "ppo") == "No results yet."
 
 
 def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
@@ -333,4 +333,4 @@ def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
 def test_the_pages_show_the_results_that_are_there():
     for page in [*ROOT.glob("README.md"), *ROOT.glob("*/README.md")]:
         text = page.read_text()
-        assert report.fill(text, job.RESULTS) == text, f"{page}: run python benchmarks/report.py"
+        assert report.fill(text, records.RESULTS) == text, f"{page}: run python benchmarks/report.py"

@@ -1,0 +1,50 @@
+"""The options of a run that affect learning: those of a command line and those of a results row."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import shlex
+from typing import Any
+
+OUTPUT_OPTIONS = {"algorithm", "versions", "seed", "runs_dir", "log_frequency", "checkpoint_frequency"}
+OUTPUT_OPTIONS |= {"save_model", "capture_video", "render", "track", "wandb_project", "resume", "evaluate"}
+
+
+def parse(script: str, arguments: str) -> Any:
+    """Return the `Config` of a script for a command line; SystemExit if the script does not accept it."""
+    try:
+        from common.cli import parse_config
+    except ImportError:
+        from common.options import parse as parse_config
+
+    return parse_config(importlib.import_module(f"{script}.{script}").Config, shlex.split(arguments))
+
+
+def of_learning(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that affect learning or evaluation, not those of logging and output."""
+    return {name: value for name, value in options.items() if name not in OUTPUT_OPTIONS}
+
+
+@functools.cache
+def resolved(script: str, arguments: str) -> dict[str, Any]:
+    """Return all options of learning for a command line, with today's defaults; {} if it is not accepted."""
+    try:
+        config = parse(script, arguments)
+    except SystemExit:
+        return {}
+    return of_learning(_from_json(json.dumps(dataclasses.asdict(config))))  # tuples become lists
+
+
+def matches(recorded: str, options: dict[str, Any]) -> bool:
+    """Whether the options recorded in a results row (JSON) agree with these.
+
+    All options that both sides know must agree; options added or removed since the run are ignored.
+    """
+    recorded = _from_json(recorded)
+    return bool(options) and all(options[name] == recorded[name] for name in options.keys() & recorded)
+
+
+def _from_json(text: str) -> Any:
+    """Read JSON; infinity, with which older runs switched a limit off, becomes None."""
+    return json.loads(text, parse_constant=lambda constant: None)

@@ -1,0 +1,90 @@
+"""CSV files of results, and where a result comes from: versions, machine, date."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import csv
+from datetime import datetime, timezone
+from importlib.metadata import version
+import os
+from pathlib import Path
+import platform
+import re
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file; a missing file has no rows."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Write rows with equal keys; an interrupted write leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def replace_rows(path: Path, rows: list[dict], key: tuple[str, ...]) -> None:
+    """Replace the rows of a CSV file that have the same key as new ones; keep the others, sorted by key.
+
+    Rows with other columns come from an older version and are dropped.
+    """
+    with _locked(path.parent):
+        new = {tuple(str(row[name]) for name in key) for row in rows}
+        old = [row for row in read_csv(path) if set(row) == set(rows[0])]
+        old = [row for row in old if tuple(row[name] for name in key) not in new]
+        write_csv(path, sorted([*old, *rows], key=lambda row: [_sortable(row[name]) for name in key]))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder (not on Windows, which has no fcntl)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sortable(value: str | float) -> tuple[float, str]:
+    try:
+        return float(value), ""
+    except ValueError:
+        return 0.0, str(value)
+
+
+def origin() -> dict[str, str]:
+    """Return the columns that say where a row comes from: versions, machine and date (UTC)."""
+    packages = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "gymnasium", "numpy")]
+    return {
+        "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
+        "machine": machine(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def machine() -> str:
+    """Return number of cores and processor."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        model = names[0].strip() if names else model
+    return f"{os.cpu_count()} cores, {model}"
+
+
+def stolen_seconds(path: Path = Path("/proc/stat")) -> float:
+    """Return the CPU time that the host of a virtual machine took from it so far; 0 outside Linux."""
+    return int(path.read_text().split()[8]) / os.sysconf("SC_CLK_TCK") if path.exists() else 0.0
