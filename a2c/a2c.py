@@ -12,8 +12,9 @@ Key idea: do not wait for the end of the episode. After n steps, the critic V es
 return. With λ = 1, (2) is the paper's n-step return minus V(s_t). Parallel environments take the place of a
 replay buffer.
 
-Differences from the paper: environments step together and share one update, where the threads of A3C update
-one by one; actor and critic share no layers.
+Differences from the paper: environments step together and share one update, while each thread of A3C
+updates on its own; actor and critic share no layers; one fixed initial learning rate, not a sampled one;
+values are bootstrapped at time limits.
 
 Run: python a2c/a2c.py                                                  Next: diff a2c/a2c.py ppo/ppo.py
 """
@@ -55,7 +56,7 @@ class Config(RunConfig):
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 1)."""
     rmsprop_epsilon: Positive = 1e-5
-    """ε of RMSProp, under the square root (the authors, by mail: 0.1)."""
+    """ε of RMSProp, under the square root (the authors, by email: 0.1)."""
     gamma: Fraction = 0.99
     """Discount factor γ (paper: 0.99)."""
     gae_lambda: Fraction = 1.0
@@ -65,7 +66,7 @@ class Config(RunConfig):
     value_coefficient: NonNegative = 0.5
     """Weight c_1 of the value loss."""
     max_grad_norm: Positive | None = 0.5
-    """Maximum norm of the gradient; None does not clip (the authors: 40)."""
+    """Maximum norm of the gradient; None does not clip (the authors, by email: 40)."""
     normalize_advantages: bool = False
     """Normalize the advantages of each batch to mean 0 and standard deviation 1 (paper: no)."""
     normalize_observations: bool = False
@@ -118,7 +119,7 @@ class Agent(tf.Module):
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)
         metrics = self.learn(batch)
-        if self.normalizer:  # last, because the rollout was sampled with the statistics of before
+        if self.normalizer:  # last: the rollout was sampled with the previous statistics
             self.normalizer.update(batch.observations)
         values = batch.returns - batch.advantages
         return metrics | {"explained_variance": explained_variance(values, batch.returns)}
@@ -144,8 +145,8 @@ class Agent(tf.Module):
         discount = self.config.gamma * self.config.gae_lambda
 
         def advantage(next_advantage, step):
-            delta, goes_on = step
-            return delta + discount * goes_on * next_advantage  # (2)
+            delta, not_done = step
+            return delta + discount * not_done * next_advantage  # (2)
 
         return tf.scan(advantage, (deltas, not_done), tf.zeros_like(deltas[0]), reverse=True)
 

@@ -7,16 +7,15 @@ import json
 import shlex
 from typing import Any
 
+from common.errors import UserError
+
 OUTPUT_OPTIONS = {"algorithm", "versions", "seed", "runs_dir", "log_frequency", "checkpoint_frequency"}
 OUTPUT_OPTIONS |= {"save_model", "capture_video", "render", "track", "wandb_project", "resume", "evaluate"}
 
 
 def parse(script: str, arguments: str) -> Any:
-    """Return the `Config` of a script for a command line; SystemExit if the script does not accept it."""
-    try:
-        from common.cli import parse_config
-    except ImportError:
-        from common.options import parse as parse_config
+    """Return the `Config` of a script for a command line; UserError if the script does not accept it."""
+    from common.cli import parse_config
 
     return parse_config(importlib.import_module(f"{script}.{script}").Config, shlex.split(arguments))
 
@@ -31,7 +30,7 @@ def resolved(script: str, arguments: str) -> dict[str, Any]:
     """Return all options of learning for a command line, with today's defaults; {} if it is not accepted."""
     try:
         config = parse(script, arguments)
-    except SystemExit:
+    except UserError:
         return {}
     return of_learning(_from_json(json.dumps(dataclasses.asdict(config))))  # tuples become lists
 

@@ -1,4 +1,4 @@
-"""Policies π(·|s): a categorical or a diagonal Gaussian distribution whose parameters a network gives.
+"""Policies π(·|s): categorical or diagonal Gaussian distributions whose parameters come from a network.
 
 The distributions compute in TensorFlow, for the update. The policies add the network, and sample in NumPy,
 for acting.

@@ -97,9 +97,9 @@ class RewardScaler(tf.Module):
         not_done = 1.0 - tf.cast(dones, tf.float32)
 
         def discounted_return(carry, step):
-            reward, goes_on = step
+            reward, not_done = step
             current = reward + self.gamma * carry[1]
-            return current, goes_on * current
+            return current, not_done * current
 
         start = tf.convert_to_tensor(self.returns)
         returns, carried = tf.scan(discounted_return, (rewards, not_done), (start, start))

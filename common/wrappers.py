@@ -179,7 +179,10 @@ def discretize(env: gym.Env, bins: Sequence[int]) -> gym.Env:
 
 @functools.cache
 def random_range(env_id: str, steps: int = 2_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the lowest and the highest value of each number that uniformly random actions lead to."""
+    """Return the lowest and the highest value of each number that uniformly random actions reach.
+
+    The final observations of episodes do not count: no action is chosen there.
+    """
     env = gym.wrappers.FlattenObservation(gym.make(env_id, disable_env_checker=True))
     env.action_space.seed(0)
     observations = [env.reset(seed=0)[0]]

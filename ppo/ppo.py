@@ -71,7 +71,7 @@ class Config(RunConfig):
     clip_range: Positive = 0.2
     """Clip range ε of the probability ratio (paper: 0.2 for MuJoCo)."""
     target_kl: Positive | None = None
-    """Approximate KL divergence at which the epochs of a rollout stop; None never stops them."""
+    """Stop the epochs of a rollout when the approximate KL divergence exceeds this; None never stops."""
     entropy_coefficient: NonNegative = 0.0
     """Weight c_2 of the entropy bonus (paper: 0.01 for Atari, 0 for MuJoCo)."""
     value_coefficient: NonNegative = 0.5
@@ -83,7 +83,7 @@ class Config(RunConfig):
     normalize_observations: bool = False
     """Normalize observations by their running mean and standard deviation (the authors' code for MuJoCo)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return (likewise)."""
+    """Divide rewards by the running standard deviation of the return (the authors' code for MuJoCo)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
@@ -141,7 +141,7 @@ class Agent(tf.Module):
             metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
             if self.config.target_kl is not None and metrics["approx_kl"] > self.config.target_kl:
                 break
-        if self.normalizer:  # last, because the rollout was sampled with the statistics of before
+        if self.normalizer:  # last: the rollout was sampled with the previous statistics
             self.normalizer.update(batch.observations)
         values = batch.returns - batch.advantages
         return metrics | {"explained_variance": explained_variance(values, batch.returns)}
@@ -169,8 +169,8 @@ class Agent(tf.Module):
         discount = self.config.gamma * self.config.gae_lambda
 
         def advantage(next_advantage, step):
-            delta, goes_on = step
-            return delta + discount * goes_on * next_advantage  # (2)
+            delta, not_done = step
+            return delta + discount * not_done * next_advantage  # (2)
 
         return tf.scan(advantage, (deltas, not_done), tf.zeros_like(deltas[0]), reverse=True)
 

@@ -13,7 +13,7 @@ Key idea: make each action more likely in proportion to the return that followed
 not depend on the action leaves the expected gradient unchanged and reduces its variance.
 
 The update uses whole episodes, each of them once: an episode that is unfinished at an update waits for a
-later one. A time limit counts as the end of the episode.
+later one, so its first steps may come from an older policy. A time limit counts as the end of the episode.
 
 Differences from the paper: Adam; many episodes per update; no factor γ^t in front of step t, as is common;
 returns in units of their running standard deviation; normalized advantages.
@@ -127,7 +127,7 @@ class Agent(tf.Module):
             loss -= config.entropy_coefficient * entropy  # (4)
         gradients = tape.gradient(loss, self.parameters)
         self.optimizer.apply(gradients)
-        if self.normalizer:  # last, because the episodes were sampled with the statistics of before
+        if self.normalizer:  # last: the episodes were sampled with the previous statistics
             self.normalizer.update(batch.observations)
         return {
             "policy_loss": policy_loss,

@@ -11,7 +11,8 @@ advantages from Schulman et al., "High-Dimensional Continuous Control Using GAE"
     θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the smallest k that fits   (6)
 
 J is the Jacobian of the policy's outputs with respect to θ, and M the Hessian of D with respect to these
-outputs (appendix C). At θ_old, the gradient of D is 0, so Jᵀ M J is the whole Hessian of D.
+outputs (appendix C). At θ_old, the gradient of D with respect to the outputs is 0, so Jᵀ M J is the whole
+Hessian of D.
 
 Key idea: take the largest step that keeps the action distributions, rather than the parameters, close.
 Inside the trust region (4), L is almost linear and D almost quadratic, which gives the direction x, by
@@ -147,7 +148,7 @@ class Agent(tf.Module):
         metrics = dict.fromkeys(METRICS, 0.0)
         for rows in minibatches:
             metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
-        if self.normalizer:  # last, because the rollout was sampled with the statistics of before
+        if self.normalizer:  # last: the rollout was sampled with the previous statistics
             self.normalizer.update(batch.observations)
         values = batch.returns - batch.advantages
         return policy_metrics | metrics | {"explained_variance": explained_variance(values, batch.returns)}
@@ -175,8 +176,8 @@ class Agent(tf.Module):
         discount = self.config.gamma * self.config.gae_lambda
 
         def advantage(next_advantage, step):
-            delta, goes_on = step
-            return delta + discount * goes_on * next_advantage  # (2)
+            delta, not_done = step
+            return delta + discount * not_done * next_advantage  # (2)
 
         return tf.scan(advantage, (deltas, not_done), tf.zeros_like(deltas[0]), reverse=True)
 
@@ -245,7 +246,7 @@ class Agent(tf.Module):
             outer_tape.watch(w)
             JT_w = to_vector(inner_tape.gradient(list(pi), parameters, w))
             kl_gradient = inner_tape.gradient(kl, list(pi))
-        J_p = outer_tape.gradient(JT_w, w, p)  # Jᵀ w is linear in w, with the transposed Jacobian J
+        J_p = outer_tape.gradient(JT_w, w, p)  # Jᵀ w is linear in w, so backpropagating p gives J p
         M_J_p = outer_tape.gradient(kl_gradient, list(pi), J_p)
         JT_M_J_p = inner_tape.gradient(list(pi), parameters, M_J_p)
         return to_vector(JT_M_J_p) + self.config.cg_damping * p  # (5)
