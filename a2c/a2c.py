@@ -48,35 +48,35 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 500_000
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 8
-    """Number of environments stepped together (paper: 16 threads)."""
+    """Number of environments stepped together (A3C: 16 threads; PPO for Atari: 8)."""
     num_steps: PositiveInt = 16
     """Steps n of each environment in a rollout (paper: 5)."""
     learning_rate: Positive = 2e-3
     """Initial learning rate of RMSProp (paper: sampled from 1e-4 to 1e-2)."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly (paper: 1)."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
     rmsprop_epsilon: Positive = 1e-5
     """ε of RMSProp, under the square root (the authors, by email: 0.1)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (paper: 0.99)."""
+    """Discount factor γ (all papers: 0.99)."""
     gae_lambda: Fraction = 1.0
-    """λ of the advantages: from 0, one-step TD errors, to 1, n-step returns (paper: 1)."""
+    """λ of the advantages: 0 gives one-step TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99)."""
     entropy_coefficient: NonNegative = 0.0
-    """Weight c_2 of the entropy bonus (paper: 0.01)."""
+    """Weight c_2 of the entropy bonus (A3C and PPO for Atari: 0.01)."""
     value_coefficient: NonNegative = 0.5
     """Weight c_1 of the value loss."""
     max_grad_norm: Positive | None = 0.5
-    """Maximum norm of the gradient; None does not clip (the authors, by email: 40)."""
+    """Maximum norm of the gradient; None does not clip (A3C: 40; authors' code of PPO: 0.5)."""
     normalize_advantages: bool = False
-    """Normalize the advantages of each batch to mean 0 and standard deviation 1 (paper: no)."""
+    """Normalize advantages to mean 0 and standard deviation 1 (authors' code of PPO and TRPO: yes)."""
     normalize_observations: bool = False
-    """Normalize observations by their running mean and standard deviation (paper: no)."""
+    """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return (paper: no)."""
+    """Divide rewards by the running standard deviation of the return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each."""
+    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):

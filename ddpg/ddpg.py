@@ -8,13 +8,13 @@ Lillicrap, Hunt, Pritzel et al., "Continuous control with deep reinforcement lea
     maximize J(φ) = E[Q(s, μ(s; φ))] by gradient ascent                               (4)
     Q' ← τ Q + (1 − τ) Q', μ' ← τ μ + (1 − τ) μ' after every update                   (5)
 
-Key idea: with continuous actions, max_a Q(s, a) is an optimization problem of its own. So an actor network
-μ learns to solve it: it follows the gradient of the critic with respect to the action.
+Key idea: with continuous actions, max_a Q(s, a) is an optimization problem in itself. An actor network μ
+learns to solve it by following the gradient of the critic with respect to the action.
 
-Differences from the paper: Gaussian noise by default (θ = 1; the paper's Ornstein-Uhlenbeck process has θ =
-0.15); uniformly random actions at first; no batch normalization and no weight decay; the action enters the
-critic at its first layer; Glorot initialization; γ, batch size, and learning rate of the actor; many
-updates in one call.
+Differences from the paper: Gaussian noise by default (θ = 1; the paper's Ornstein-Uhlenbeck process has
+θ = 0.15); uniformly random actions at first; no batch normalization and no weight decay; the action enters
+the critic at its first layer; Glorot initialization; τ; sizes of networks, buffer, and minibatch; learning
+rate of the actor; many updates in one call.
 
 Run: python ddpg/ddpg.py                                            Next: diff ddpg/ddpg.py td3/td3.py
 """
@@ -42,32 +42,32 @@ class Config(RunConfig):
 
     env_id: str = "Pendulum-v1"
     """Environment with a Box action space."""
-    total_timesteps: PositiveInt = 15_000
+    total_timesteps: PositiveInt = 20_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
-    """Learning rate of the actor's Adam (paper: 1e-4)."""
+    """Learning rate of the actor's Adam (DDPG: 1e-4; TD3: 1e-3)."""
     critic_learning_rate: Positive = 1e-3
-    """Learning rate of the critic's Adam (paper: 1e-3)."""
+    """Learning rate of the critic's Adam (DDPG: 1e-3; TD3: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Capacity of the replay buffer, in transitions (paper: 1,000,000)."""
+    """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: all of them)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (paper: 0.99)."""
+    """Discount factor γ (both papers: 0.99)."""
     tau: Fraction = 0.005
-    """Target update rate τ (paper: 0.001)."""
+    """Target update rate τ (DDPG: 0.001; TD3: 0.005)."""
     batch_size: PositiveInt = 256
-    """Transitions in a minibatch (paper: 64)."""
+    """Transitions in a minibatch (DDPG: 64; TD3: 100)."""
     exploration_noise: NonNegative = 0.1
-    """Standard deviation σ of the exploration noise, in half ranges of the action (paper: 0.2)."""
+    """Standard deviation σ of the exploration noise, in half ranges of the action (DDPG: 0.2; TD3: 0.1)."""
     noise_reversion: Fraction = 1.0
-    """Reversion rate θ of the noise: 1 is Gaussian noise, below 1 Ornstein-Uhlenbeck noise (paper: 0.15)."""
+    """Reversion rate θ: 1 is Gaussian noise (TD3), less is Ornstein-Uhlenbeck noise (DDPG: 0.15)."""
     learning_starts: NonNegativeInt = 1_000
-    """Environment steps with uniformly random actions before the first update (paper: 0)."""
+    """Steps with uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
-    """Environment steps, over all environments, between calls of the update (paper: 1)."""
+    """Environment steps, over all environments, between calls of the update (both papers: 1)."""
     gradient_steps: PositiveInt = 50
-    """Gradient steps in one call of the update (paper: 1)."""
+    """Gradient steps in one call of the update (both papers: 1)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (paper: 400, 300)."""
+    """Units of the hidden layers of each network (both papers: 400, 300)."""
 
 
 class Agent(tf.Module):

@@ -51,19 +51,19 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 200_000
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 8
-    """Number N of environments stepped together (paper: 8 for Atari)."""
+    """Number of environments stepped together (A3C: 16 threads; PPO for Atari: 8)."""
     num_steps: PositiveInt = 256
     """Steps T of each environment in a rollout (paper: 128 for Atari, 2048 for MuJoCo)."""
     learning_rate: Positive = 1e-3
     """Initial learning rate of Adam (paper: 3e-4 for MuJoCo)."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly (paper: 1 for Atari)."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
     adam_epsilon: Positive = 1e-5
     """ε of Adam (the authors' code: 1e-5)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (paper: 0.99)."""
+    """Discount factor γ (all papers: 0.99)."""
     gae_lambda: Fraction = 0.95
-    """λ of the advantages: from 0, one-step TD errors, to 1, n-step returns (paper: 0.95)."""
+    """λ of the advantages: 0 gives one-step TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99)."""
     num_epochs: PositiveInt = 10
     """Epochs K per rollout (paper: 3 for Atari, 10 for MuJoCo)."""
     num_minibatches: PositiveInt = 16
@@ -73,21 +73,21 @@ class Config(RunConfig):
     target_kl: Positive | None = None
     """Stop the epochs of a rollout when the approximate KL divergence exceeds this; None never stops."""
     entropy_coefficient: NonNegative = 0.0
-    """Weight c_2 of the entropy bonus (paper: 0.01 for Atari, 0 for MuJoCo)."""
+    """Weight c_2 of the entropy bonus (A3C and PPO for Atari: 0.01)."""
     value_coefficient: NonNegative = 0.5
     """Weight c_1 of the value loss."""
     max_grad_norm: Positive | None = 0.5
-    """Maximum norm of the gradient; None does not clip (the authors' code: 0.5)."""
+    """Maximum norm of the gradient; None does not clip (A3C: 40; authors' code of PPO: 0.5)."""
     normalize_advantages: bool = True
-    """Normalize the advantages of each minibatch to mean 0 and standard deviation 1 (the authors' code)."""
+    """Normalize advantages to mean 0 and standard deviation 1 (authors' code of PPO and TRPO: yes)."""
     normalize_observations: bool = False
-    """Normalize observations by their running mean and standard deviation (the authors' code for MuJoCo)."""
+    """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the return (the authors' code for MuJoCo)."""
+    """Divide rewards by the running standard deviation of the return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (paper: 64, 64 for MuJoCo)."""
+    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):

@@ -50,15 +50,15 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 500_000
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 4
-    """Number of environments stepped together."""
+    """Number of environments stepped together (A3C: 16 threads; PPO for Atari: 8)."""
     batch_size: PositiveInt = 2048
     """Minimum number of steps, from finished episodes, in an update."""
     learning_rate: Positive = 1e-2
     """Initial learning rate of Adam."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
     gamma: Fraction = 0.99
-    """Discount factor γ."""
+    """Discount factor γ (all papers: 0.99)."""
     baseline: bool = True
     """Subtract V(s) from the returns."""
     entropy_coefficient: NonNegative = 0.0
@@ -66,13 +66,13 @@ class Config(RunConfig):
     value_coefficient: NonNegative = 0.5
     """Weight c_1 of the value loss."""
     normalize_advantages: bool = True
-    """Normalize the advantages of each batch to mean 0 and standard deviation 1 (paper: no)."""
+    """Normalize advantages to mean 0 and standard deviation 1 (authors' code of PPO and TRPO: yes)."""
     normalize_observations: bool = False
-    """Normalize observations by their running mean and standard deviation (paper: no)."""
+    """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each."""
+    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):

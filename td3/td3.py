@@ -1,6 +1,6 @@
 """Twin Delayed Deep Deterministic Policy Gradient (TD3).
 
-Fujimoto, van Hoof, Meger, "Addressing Function Approximation Error in Actor-Critic Methods", ICML 2018.
+Fujimoto, van Hoof & Meger, "Addressing Function Approximation Error in Actor-Critic Methods", ICML 2018.
 
     a = clip(μ(s; φ) + n, low, high), where n ← (1 − θ) n + σ ε and ε ~ N(0, 1)       (1)
     y = r + γ (1 − terminated) min_i Q'_i(s', a'), i = 1, 2                           (2)
@@ -13,8 +13,8 @@ Key ideas: DDPG's actor exploits the errors of its critic. TD3 takes the smaller
 the target (idea 1), updates actor and targets less often than the critics (idea 2), and adds noise to the
 target action, so that the actor cannot exploit a narrow peak of Q (idea 3).
 
-Differences from the paper: one optimizer for both critics; Glorot initialization; batch size and network
-size; many updates in one call.
+Differences from the paper: Glorot initialization; sizes of networks, buffer, and minibatch; noise in half
+ranges of the action; many updates in one call.
 
 Run: python td3/td3.py                                            Parent: diff ddpg/ddpg.py td3/td3.py
 """
@@ -45,27 +45,27 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 20_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
-    """Learning rate of the actor's Adam (paper: 1e-3)."""
+    """Learning rate of the actor's Adam (DDPG: 1e-4; TD3: 1e-3)."""
     critic_learning_rate: Positive = 1e-3
-    """Learning rate of the critics' Adam (paper: 1e-3)."""
+    """Learning rate of the critic's Adam (DDPG: 1e-3; TD3: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Capacity of the replay buffer, in transitions (paper: all of them)."""
+    """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: all of them)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (paper: 0.99)."""
+    """Discount factor γ (both papers: 0.99)."""
     tau: Fraction = 0.005
-    """Target update rate τ (paper: 0.005)."""
+    """Target update rate τ (DDPG: 0.001; TD3: 0.005)."""
     batch_size: PositiveInt = 256
-    """Transitions in a minibatch (paper: 100)."""
+    """Transitions in a minibatch (DDPG: 64; TD3: 100)."""
     exploration_noise: NonNegative = 0.1
-    """Standard deviation σ of the exploration noise, in half ranges of the action (paper: 0.1)."""
+    """Standard deviation σ of the exploration noise, in half ranges of the action (DDPG: 0.2; TD3: 0.1)."""
     noise_reversion: Fraction = 1.0
-    """Reversion rate θ of the noise: 1 is Gaussian noise, below 1 Ornstein-Uhlenbeck noise (paper: 1)."""
+    """Reversion rate θ: 1 is Gaussian noise (TD3), less is Ornstein-Uhlenbeck noise (DDPG: 0.15)."""
     learning_starts: NonNegativeInt = 1_000
-    """Environment steps with uniformly random actions before the first update (paper: 1,000 or 10,000)."""
+    """Steps with uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
-    """Environment steps, over all environments, between calls of the update (paper: 1)."""
+    """Environment steps, over all environments, between calls of the update (both papers: 1)."""
     gradient_steps: PositiveInt = 50
-    """Gradient steps in one call of the update (paper: 1)."""
+    """Gradient steps in one call of the update (both papers: 1)."""
     policy_frequency: PositiveInt = 2
     """Updates d of the critics per update of the actor and the target networks (paper: 2)."""
     target_noise: NonNegative = 0.2
@@ -73,7 +73,7 @@ class Config(RunConfig):
     target_noise_clip: NonNegative = 0.5
     """Bound c of that noise, in half ranges of the action (paper: 0.5)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critics, each (paper: 400, 300)."""
+    """Units of the hidden layers of each network (both papers: 400, 300)."""
 
 
 class Agent(tf.Module):

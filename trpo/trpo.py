@@ -58,19 +58,19 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 200_000
     """Environment steps to train for, summed over all environments."""
     num_envs: PositiveInt = 8
-    """Number of environments stepped together."""
+    """Number of environments stepped together (A3C: 16 threads; PPO for Atari: 8)."""
     num_steps: PositiveInt = 256
     """Steps of each environment in a rollout (paper: 50,000 and more, over all environments)."""
     learning_rate: Positive = 1e-3
     """Initial learning rate of the critic's Adam."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
     adam_epsilon: Positive = 1e-5
     """ε of Adam."""
     gamma: Fraction = 0.99
-    """Discount factor γ (paper: 0.99)."""
+    """Discount factor γ (all papers: 0.99)."""
     gae_lambda: Fraction = 0.95
-    """λ of the advantages: from 0, one-step TD errors, to 1, n-step returns (GAE paper: 0.92 to 0.99)."""
+    """λ of the advantages: 0 gives one-step TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99)."""
     num_epochs: PositiveInt = 10
     """Epochs of the critic per rollout."""
     num_minibatches: PositiveInt = 16
@@ -88,15 +88,15 @@ class Config(RunConfig):
     max_grad_norm: Positive | None = 0.5
     """Maximum norm of the critic's gradient; None does not clip."""
     normalize_advantages: bool = True
-    """Normalize the advantages of each rollout to mean 0 and standard deviation 1 (the authors' code)."""
+    """Normalize advantages to mean 0 and standard deviation 1 (authors' code of PPO and TRPO: yes)."""
     normalize_observations: bool = False
-    """Normalize observations by their running mean and standard deviation (paper: no)."""
+    """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return (paper: no)."""
+    """Divide rewards by the running standard deviation of the return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, in units of half the range of each action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (paper: one of 30 or 50)."""
+    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):
