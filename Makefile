@@ -1,10 +1,11 @@
-# make setup | q_learning | dqn | ... | td3 | test | lint, each after `make setup`, which costs nothing the second time.
-# Options of a script go into ARGS: make dqn ARGS="--seed 3 --env-id Acrobot-v1"; another Python: make PYTHON=python3.13 setup
+# make setup | q_learning | dqn | ... | td3 | test | lint; each target runs `make setup` first if needed.
+# Options of a script go into ARGS: make dqn ARGS="--seed 3 --env-id Acrobot-v1"
+# Another Python version: make PYTHON=python3.13 setup
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
-SCRIPTS := $(foreach room,$(wildcard */),$(if $(wildcard $(room)$(room:/=).py),$(room:/=)))
+SCRIPTS := $(foreach folder,$(wildcard */),$(if $(wildcard $(folder)$(folder:/=).py),$(folder:/=)))
 
 .PHONY: setup test lint clean $(SCRIPTS)
 

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-SLICE_BYTES = 16_000_000
+SLICE_BYTES = 1_000_000
 
 
 class ArrayFile:

@@ -181,6 +181,8 @@ def _make(env_id: str, render_mode: str | None, atari: bool) -> gym.Env:
                 importlib.import_module("minatar.gym").register_envs()
                 for name in [name for name in gym.registry if name.startswith("MinAtar/")]:
                     gym.registry[name].max_episode_steps = 10_000  # a good policy may never lose
+            if "mujoco" in str(getattr(gym.registry.get(env_id), "entry_point", "")):
+                _redirect_mujoco_warnings()
             env = gym.make(env_id, disable_env_checker=True, **options)
             if env_id.startswith("ALE/") and atari:
                 env = gym.wrappers.AtariPreprocessing(env, grayscale_newaxis=True)
@@ -200,11 +202,22 @@ _SHOWN: set[str] = set()
 
 
 def _show_once(messages: list[str]) -> None:
-    """Print Gymnasium's warnings about an id on one line each, once per process."""
+    """Print warnings about an environment on one line each, once per process."""
     for message in messages:
         if "environment" in message and message not in _SHOWN:
             _SHOWN.add(message)
             print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _redirect_mujoco_warnings() -> None:
+    """Show a warning of MuJoCo once; by default it prints each one again and writes MUJOCO_LOG.TXT."""
+    mujoco = importlib.import_module("mujoco")
+
+    def show(message: str) -> None:
+        if "deprecated" not in message:
+            _show_once([f"the simulator of the environment says: {message}"])
+
+    mujoco.set_mju_user_warning(show)
 
 
 def _one_line(text: object) -> str:

@@ -87,6 +87,7 @@ class MetricsFile:
         """Append a row; the first one decides the columns."""
         if self.columns is None:
             self.columns = list(row)
+            self.file.truncate()  # the header of a run without rows
             self.file.write(",".join(self.columns) + "\n")
         values = (row.get(name, math.nan) for name in self.columns)
         self.file.write(",".join("" if math.isnan(value) else f"{value:.10g}" for value in values) + "\n")
