@@ -64,7 +64,7 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration rate ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.05
+    end_epsilon: Fraction = 0.02
     """Exploration rate ε after the annealing (paper: 0.1; tuned Double DQN: 0.01)."""
     exploration_fraction: Positive = 0.2
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
@@ -76,7 +76,7 @@ class Config(RunConfig):
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Q network: for vectors, for images (paper), or for a sequence of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the dense layers; of the LSTM first, with --network lstm (paper: 512, after convolutions)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
