@@ -1,7 +1,8 @@
 """Advantage Actor-Critic (A2C), the synchronous form of A3C.
 
 Mnih, Badia, Mirza, Graves et al., "Asynchronous Methods for Deep Reinforcement Learning", ICML 2016;
-advantages from Schulman et al., "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438, 2015.
+advantages from Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage
+Estimation" (GAE), arXiv:1506.02438, 2015.
 
     δ_t = r_t + γ (1 − terminated_t) V(s_{t+1}) − V(s_t)                              (1)
     A_t = δ_t + γ λ (1 − done_t) A_{t+1}, where done = terminated or truncated        (2)
@@ -9,12 +10,11 @@ advantages from Schulman et al., "High-Dimensional Continuous Control Using GAE"
     minimize L_policy + c_1 E[(R − V(s))²] / 2 − c_2 E[entropy of π(·|s)], R = A + V  (4)
 
 Key idea: do not wait for the end of the episode. After n steps, the critic V estimates the rest of the
-return. With λ = 1, (2) is the paper's n-step return minus V(s_t). Parallel environments take the place of a
-replay buffer.
+return. With λ = 1, (2) is the paper's n-step return minus V(s_t). Parallel environments replace replay.
 
-Differences from the paper: environments step together and share one update, while each thread of A3C
-updates on its own; actor and critic share no layers; one fixed initial learning rate, not a sampled one;
-values are bootstrapped at time limits.
+Differences from the paper: all environments share one update, while each thread of A3C updates on its own;
+actor and critic share no layers; one initial learning rate, not a sampled one; values are bootstrapped at
+time limits.
 
 Run: python a2c/a2c.py                                                  Next: diff a2c/a2c.py ppo/ppo.py
 """
@@ -54,7 +54,7 @@ class Config(RunConfig):
     learning_rate: Positive = 2e-3
     """Initial learning rate of RMSProp (paper: sampled from 1e-4 to 1e-2)."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C and PPO for Atari: 1)."""
     rmsprop_epsilon: Positive = 1e-5
     """ε of RMSProp, under the square root (the authors, by email: 0.1)."""
     gamma: Fraction = 0.99
@@ -72,11 +72,11 @@ class Config(RunConfig):
     normalize_observations: bool = False
     """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the return (PPO for MuJoCo: yes)."""
+    """Divide rewards by the running standard deviation of the discounted return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
-    """Initial log σ of a Gaussian policy, in units of half the range of each action."""
+    """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
+    """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):
@@ -183,7 +183,7 @@ def train(config: Config) -> Result:
     buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
     run.checkpoint(agent=agent, rng=agent.rng)
     update = agent.update
-    if not config.eager:  # for small rollouts: tf.function takes 0.2 ms to find the compiled function
+    if not config.eager:  # saves the 0.2 ms in which tf.function looks up the compiled function
         update = update.get_concrete_function(buffer.rollout, tf.constant(0.0))
 
     observations, _ = envs.reset(seed=run.env_seeds)

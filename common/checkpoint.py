@@ -41,10 +41,10 @@ class Checkpoints:
         return last_checkpoint(self.folder)
 
     def save(self, step: int, counters: dict[str, Any]) -> None:
-        """Write the checkpoint of `step`, rename it into place, and delete the one before.
+        """Write the checkpoint of `step`, rename it into place, and delete the previous one.
 
         Raises:
-            OSError: if it cannot be written; the checkpoint before is still there.
+            OSError: if it cannot be written; the previous checkpoint is kept.
         """
         final, partial = self.folder / f"{step:012d}", self.folder / ".partial"
         if final.exists():

@@ -26,7 +26,7 @@ import tyro
 def main(config_class: type[RunConfig], train: Callable, evaluate: Callable) -> None:
     """Run a script from the command line: train, or evaluate a saved model.
 
-    A `UserError` is one line on stderr and exit code 2. Ctrl-C exits with code 130, SIGTERM with 143.
+    A `UserError` ends with one line on stderr and exit code 2. Ctrl-C exits with code 130, SIGTERM with 143.
 
     Args:
         config_class: the script's options.
@@ -80,7 +80,7 @@ def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) 
     args = _integers(_known(args, hints), hints)
     docs = option_docs(config_class)
     shared = {field.name for field in dataclasses.fields(RunConfig)}
-    moved = ("env_id", "total_timesteps", "num_envs")  # shared, but with defaults of the script's own
+    moved = ("env_id", "total_timesteps", "num_envs")  # shared, but their defaults depend on the script
     groups: dict[str, list] = {"algorithm": [], "run": []}
     for field in dataclasses.fields(config_class):
         default = getattr(defaults, field.name)

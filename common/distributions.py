@@ -115,12 +115,13 @@ class CategoricalPolicy(tf.Module):
 class GaussianPolicy(tf.Module):
     """A policy for Box actions: the network gives the means; log σ does not depend on the state.
 
-    `log_std` is a variable of this object, in the units of the action. Nothing is squashed or clipped.
+    `log_std` is a variable of this object, with σ in the units of the action. Samples are neither squashed
+    nor clipped: `clip` is for the environment only.
 
     Args:
         network: observations (batch, ...) -> means (batch, n).
         action_space: gives the bounds.
-        initial_log_std: initial log σ, in units of half the range of each action (of 1 where the range is
+        initial_log_std: initial log σ, with σ in half ranges of the action (in units of 1 where the range is
             infinite).
     """
 

@@ -1,4 +1,4 @@
-"""Evaluation: greedy episodes of a network or table, in training or from a saved model, with video."""
+"""Evaluation: greedy episodes of a network or table, after training or from a saved model, with video."""
 
 from collections.abc import Callable, Sequence
 import itertools
@@ -27,7 +27,7 @@ def play_episodes(
 
     The greedy action is the argmax of the outputs for a Discrete action space, and the outputs themselves,
     clipped to their bounds, for a Box. Episode k has a seed of its own, which no training run uses. Every
-    episode counts, so short episodes are not favored for ending first.
+    episode counts, so episodes that end early are not favored.
 
     Args:
         network: maps observations (n, ...) to outputs (n, actions).
@@ -38,7 +38,7 @@ def play_episodes(
         Undiscounted returns (eval_episodes,).
 
     Raises:
-        UserError: as `make_env`; if a video is asked for and cannot be made.
+        UserError: as `make_env`; if a video is requested but cannot be made.
     """
     episodes, view = config.eval_episodes, view_options(config)
     seeds = np.random.SeedSequence([config.seed, 1]).generate_state(episodes).tolist()
@@ -99,7 +99,7 @@ def make_video_env(config: RunConfig, folder: Path | str) -> gym.Env:
 
 
 def check_video(config: RunConfig) -> None:
-    """Find out before training whether `--capture-video` will work.
+    """Check before training that `--capture-video` will work.
 
     Raises:
         UserError: as `make_video_env`.
@@ -109,7 +109,7 @@ def check_video(config: RunConfig) -> None:
 
 
 def check_display(config: RunConfig) -> None:
-    """Find out whether there is a display for `--render`: without one, the window library crashes.
+    """Check that there is a display for `--render`: without one, the window library crashes.
 
     Raises:
         UserError: if there is none.

@@ -34,7 +34,7 @@ class FrameRing:
         return max(0, self.written - len(self.ring))
 
     def reach(self, num_envs: int) -> int:
-        """Return how many of the oldest rows may lose frames in one call of `add`, at most."""
+        """Return the maximum number of the oldest rows that may lose frames in one call of `add`."""
         return (self.frame_stack + 1) ** 2 * num_envs
 
     def add(self, observations: np.ndarray, next_observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +69,7 @@ class FrameRing:
         file.write("frames_written", np.array([self.written]))
 
     def load(self, file: ArrayFile) -> None:
-        """Read what `save` wrote.
+        """Restore what `save` wrote.
 
         Raises:
             ValueError: if shape or dtype of the frames do not match.

@@ -23,7 +23,7 @@ class Logger:
     Args:
         config: options of the run.
         folder: run folder.
-        first_step: rows of a resumed run after this step are dropped: they will be written again.
+        first_step: rows of a resumed run after this step are dropped, because they will be written again.
     """
 
     def __init__(self, config: RunConfig, folder: Path, first_step: int):
@@ -103,7 +103,7 @@ def start_wandb(config: RunConfig, folder: Path) -> Any:
     """Start a run of Weights & Biases, or continue the one of a resumed run.
 
     Raises:
-        UserError: if W&B cannot start, for want of an API key for example.
+        UserError: if W&B cannot start, for example without an API key.
     """
     import wandb
 

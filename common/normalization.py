@@ -68,9 +68,8 @@ class _NotSaved:
 class RewardScaler(tf.Module):
     """Divides rewards by the running standard deviation of the discounted return.
 
-    Engstrom et al. 2020, "Implementation Matters in Deep Policy Gradients", section 3. The return is that
-    of past rewards, R ← r + γ R, and starts at 0 with each episode. Rewards keep their sign: no mean is
-    subtracted.
+    Engstrom et al. 2020, "Implementation Matters in Deep RL", section 3. The return is that of past rewards,
+    R ← r + γ R, and starts at 0 in each episode. Rewards keep their sign: no mean is subtracted.
 
     Args:
         num_envs: environments in a rollout.

@@ -14,6 +14,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
+PositiveFraction = Annotated[float, Interval(gt=0, le=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
@@ -50,9 +51,9 @@ class RunConfig:
     checkpoint_frequency: NonNegativeInt = 10_000
     """Minimum number of environment steps between checkpoints; 0 saves one at the end only."""
     resume: str | None = None
-    """Run folder to continue from its last checkpoint. Its options apply unless given again."""
+    """Run folder to continue from its last checkpoint, with its options unless others are given."""
     evaluate: str | None = None
-    """Saved model to evaluate, without training."""
+    """Run folder or saved model to evaluate, without training."""
     eager: bool = False
     """Run updates uncompiled, so that print and a debugger work inside them."""
 

@@ -14,8 +14,8 @@ import psutil
 class Transitions(NamedTuple):
     """Transitions, stacked along any leading axes.
 
-    There is no `truncated`: a time limit ends an episode, but the value of the state at the limit goes on.
-    So `terminated` is the only mask of a bootstrapped target (Pardo et al. 2018, section 3).
+    There is no `truncated`: a time limit ends an episode, but the state at the limit still has a value.
+    Only `terminated` masks the bootstrapped target (Pardo et al. 2018, section 3).
     """
 
     observations: np.ndarray
@@ -29,7 +29,7 @@ class ReplayBuffer:
     """The last `capacity` transitions (Lin 1992; D in Mnih et al. 2015, Algorithm 1).
 
     Observations and actions keep the dtype of their space (uint8 stays uint8); rewards are float32,
-    terminations bool. The rings take `capacity` times the bytes of one transition: 45 for CartPole. Of
+    terminations bool. The rings take `capacity` times the bytes of one transition: 45 for CartPole. For
     images and frame stacks, each frame is stored once (see `FrameRing`); a transition then takes 1.125
     frames, 16 bytes for each frame of the stack, and 13 more: 8,015 bytes for 4 frames of 84 × 84, where two
     stacks would take 56,461. If episodes are shorter than 8 steps, fewer than `capacity` are stored.
@@ -156,7 +156,7 @@ class ReplayBuffer:
         """Read what `save_state` wrote.
 
         Raises:
-            UserError: if it has more transitions than fit, or transitions of another shape or dtype.
+            UserError: if the file has more transitions than fit, or transitions of another shape or dtype.
         """
         with ArrayFile(path, "r") as file:
             size = file.shape_and_dtype("rewards")[0][0]

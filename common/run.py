@@ -95,14 +95,14 @@ class Run:
 
     @property
     def env_seeds(self) -> list[int]:
-        """A seed for each environment's reset; other seeds and resumed runs get other ones."""
+        """A seed for each environment's reset. Runs with another seed and resumed runs get others."""
         words = [self.config.seed, 0, self.global_step]
         return np.random.SeedSequence(words).generate_state(self.config.num_envs).tolist()
 
     # Checkpoints
 
     def checkpoint(self, **objects: Any) -> None:
-        """Create the run folder and say what checkpoints hold; in a resumed run, restore it all.
+        """Create the run folder and define what checkpoints hold; in a resumed run, restore all of it.
 
         Call this after the environments and networks exist: if one of them fails, no folder is left.
 
@@ -137,7 +137,7 @@ class Run:
         """Save a checkpoint of this step.
 
         Raises:
-            UserError: if it cannot be written; the checkpoint before is still there.
+            UserError: if it cannot be written; the previous checkpoint is kept.
         """
         started = time.perf_counter()
         counters = {
@@ -153,7 +153,7 @@ class Run:
         self._checkpoint_seconds = self._last_checkpoint_time - started
 
     def _checkpoint_is_due(self, increment: int) -> bool:
-        """Whether to save now: every `checkpoint_frequency` steps, but for at most 2 % of the time."""
+        """Whether a checkpoint is due; saving takes at most 2 % of the time."""
         frequency = self.config.checkpoint_frequency
         finished = self.global_step >= self.config.total_timesteps
         if not frequency or self.global_step % frequency >= increment or finished:

@@ -108,7 +108,7 @@ class LifeLoss(gym.Wrapper):
 class Bins(gym.ObservationWrapper):
     """Discretizes a Box: each number falls into one of several bins of equal width.
 
-    The observation becomes the index of its cell. Numbers beyond the edges count as the outermost bin.
+    The observation becomes the index of its cell. Numbers beyond the edges fall into the outermost bin.
 
     Args:
         env: an environment with a Box observation space.

@@ -8,13 +8,15 @@ Lillicrap, Hunt, Pritzel et al., "Continuous control with deep reinforcement lea
     maximize J(φ) = E[Q(s, μ(s; φ))] by gradient ascent                               (4)
     Q' ← τ Q + (1 − τ) Q', μ' ← τ μ + (1 − τ) μ' after every update                   (5)
 
+Q' and μ' are the target networks. `terminated` is 1 if s' ends the episode, 0 if a time limit cuts it off.
+
 Key idea: with continuous actions, max_a Q(s, a) is an optimization problem in itself. An actor network μ
 learns to solve it by following the gradient of the critic with respect to the action.
 
 Differences from the paper: Gaussian noise by default (θ = 1; the paper's Ornstein-Uhlenbeck process has
-θ = 0.15); uniformly random actions at first; no batch normalization and no weight decay; the action enters
-the critic at its first layer; Glorot initialization; τ; sizes of networks, buffer, and minibatch; learning
-rate of the actor; many updates in one call.
+θ = 0.15); uniformly random actions at first; no bootstrapping at terminal states; no batch normalization
+and no weight decay; the action enters the critic at its first layer; Glorot initialization; other sizes,
+learning rate of the actor, and τ; many updates in one call.
 
 Run: python ddpg/ddpg.py                                            Next: diff ddpg/ddpg.py td3/td3.py
 """
@@ -49,7 +51,7 @@ class Config(RunConfig):
     critic_learning_rate: Positive = 1e-3
     """Learning rate of the critic's Adam (DDPG: 1e-3; TD3: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: all of them)."""
+    """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: the entire history)."""
     gamma: Fraction = 0.99
     """Discount factor γ (both papers: 0.99)."""
     tau: Fraction = 0.005
@@ -61,7 +63,7 @@ class Config(RunConfig):
     noise_reversion: Fraction = 1.0
     """Reversion rate θ: 1 is Gaussian noise (TD3), less is Ornstein-Uhlenbeck noise (DDPG: 0.15)."""
     learning_starts: NonNegativeInt = 1_000
-    """Steps with uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
+    """Steps of uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
     """Environment steps, over all environments, between calls of the update (both papers: 1)."""
     gradient_steps: PositiveInt = 50

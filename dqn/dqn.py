@@ -29,7 +29,7 @@ from common.envs import make_envs, true_next_observations
 from common.evaluation import play_episodes
 from common.networks import NETWORKS, copy_network
 from common.numpy_inference import fast_copy
-from common.options import Fraction, NonNegativeInt, Positive, PositiveInt, RunConfig
+from common.options import Fraction, NonNegativeInt, Positive, PositiveFraction, PositiveInt, RunConfig
 from common.replay_buffer import ReplayBuffer, Transitions
 from common.run import Result, Run
 import gymnasium as gym
@@ -46,7 +46,7 @@ class Config(RunConfig):
     """Environment with a Discrete action space."""
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
-    learning_rate: Positive = 2.3e-3
+    learning_rate: Positive = 1e-3
     """Initial learning rate of Adam (paper: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 0)."""
@@ -64,9 +64,9 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration rate ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.02
+    end_epsilon: Fraction = 0.05
     """Exploration rate ε after the annealing (paper: 0.1; tuned Double DQN: 0.01)."""
-    exploration_fraction: Positive = 0.2
+    exploration_fraction: PositiveFraction = 0.2
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000
     """Environment steps before the first update (paper: 50,000)."""
@@ -75,9 +75,9 @@ class Config(RunConfig):
     gradient_steps: PositiveInt = 64
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
-    """Q network: for vectors, for images (paper), or for a sequence of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
-    """Units of the dense layers; of the LSTM first, with --network lstm (paper: 512, after convolutions)."""
+    """Q network: mlp for vectors, cnn for images (paper), lstm for sequences of `frame_stack` vectors."""
+    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    """Units of the hidden layers, the LSTM first with --network lstm (paper: 512, after convolutions)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
     clip_rewards: bool = False
@@ -87,7 +87,7 @@ class Config(RunConfig):
     max_grad_norm: Positive | None = 10.0
     """Maximum norm of the gradient; None does not clip (DQN: None; Dueling DQN: 10)."""
     loss: Literal["squared", "huber"] = "squared"
-    """ℓ: half the squared error, or the Huber loss (paper: errors clipped to [−1, 1], its gradient)."""
+    """ℓ: half the squared error, or the Huber loss, whose gradient is the paper's clipped error."""
 
 
 class Agent(tf.Module):
@@ -157,7 +157,7 @@ class Agent(tf.Module):
 
 
 def train(config: Config) -> Result:
-    """Train as in Algorithm 1 of the paper, evaluate, and save everything in a run folder."""
+    """Train as in Algorithm 1 of Mnih et al. (2015), evaluate, and save everything in a run folder."""
     run = Run(config)
     envs = make_envs(config, gym.spaces.Discrete)
     spaces = envs.single_observation_space, envs.single_action_space

@@ -1,8 +1,8 @@
 """Proximal Policy Optimization (PPO).
 
-Schulman, Wolski, Dhariwal, Radford, Klimov, "Proximal Policy Optimization Algorithms", arXiv:1707.06347,
-2017; advantages from Schulman et al., "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438,
-2015.
+Schulman, Wolski, Dhariwal, Radford, Klimov, "Proximal Policy Optimization Algorithms", arXiv:1707.06347;
+advantages from Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage
+Estimation" (GAE), arXiv:1506.02438, 2015.
 
     δ_t = r_t + γ (1 − terminated_t) V(s_{t+1}) − V(s_t)                              (1)
     A_t = δ_t + γ λ (1 − done_t) A_{t+1}, where done = terminated or truncated        (2)
@@ -13,8 +13,8 @@ Schulman, Wolski, Dhariwal, Radford, Klimov, "Proximal Policy Optimization Algor
 Key idea: learn from each rollout for several epochs of minibatches. The clipped objective (4) gains nothing
 from moving the ratio (3) out of 1 ± ε, so that the policy stays close to the one that sampled the rollout.
 
-Differences from the paper: actor and critic share no layers; README.md lists what the authors' code adds to
-the paper, such as normalized advantages and orthogonal weights.
+Differences from the paper: actor and critic share no layers; details of the authors' code that the paper
+does not mention, such as normalized advantages and orthogonal weights (README.md lists them).
 
 Run: python ppo/ppo.py                                               Parent: diff a2c/a2c.py ppo/ppo.py
 """
@@ -57,7 +57,7 @@ class Config(RunConfig):
     learning_rate: Positive = 1e-3
     """Initial learning rate of Adam (paper: 3e-4 for MuJoCo)."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C and PPO for Atari: 1)."""
     adam_epsilon: Positive = 1e-5
     """ε of Adam (the authors' code: 1e-5)."""
     gamma: Fraction = 0.99
@@ -83,11 +83,11 @@ class Config(RunConfig):
     normalize_observations: bool = False
     """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the return (PPO for MuJoCo: yes)."""
+    """Divide rewards by the running standard deviation of the discounted return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
-    """Initial log σ of a Gaussian policy, in units of half the range of each action."""
+    """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
+    """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):

@@ -11,13 +11,14 @@ thesis, Cambridge 1989.
 
 Key idea: the target (2) is the value of acting greedily from s' on, whatever the agent does there, so the
 agent learns the optimal values while it explores. If it visits every pair (s, a) infinitely often and α
-falls as the theorem asks, Q converges to these values. No script with a network comes with such a
+falls as the theorem asks, Q converges to these values. None of the scripts with a network has such a
 guarantee.
 
-Differences from the paper: α and ε fall with the steps, not with the visits to a pair; continuous
-observations are put into bins, which makes the states only approximately Markov.
+Differences from the paper: α falls with the steps, not with the visits to a pair; actions are ε-greedy,
+while the paper leaves the exploration open; continuous observations are put into bins, so the states are
+only approximately Markov.
 
-Run: python q_learning/q_learning.py                        Next: a network for the table, dqn/dqn.py
+Run: python q_learning/q_learning.py          Next: dqn/dqn.py, with a network instead of the table
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from pathlib import Path
 from common.cli import main
 from common.envs import make_envs, true_next_observations
 from common.evaluation import play_episodes
-from common.options import Fraction, Positive, PositiveInt, RunConfig
+from common.options import Fraction, PositiveFraction, PositiveInt, RunConfig
 from common.run import Result, Run
 import gymnasium as gym
 import numpy as np
@@ -50,7 +51,7 @@ class Config(RunConfig):
     """Exploration rate ε at the first step."""
     end_epsilon: Fraction = 0.05
     """Exploration rate ε after the annealing."""
-    exploration_fraction: Positive = 0.5
+    exploration_fraction: PositiveFraction = 0.5
     """Fraction of training over which ε is annealed, linearly."""
     initial_value: float = 0.0
     """Initial Q of every pair (s, a). Optimistic values, above the highest return, drive exploration."""
@@ -81,7 +82,7 @@ class Agent:
     def update(
         self, observations, actions, rewards, next_observations, terminated, learning_rate: float
     ) -> dict[str, float]:
-        """Learn from one transition of each environment; the arguments are (num_envs,)."""
+        """Learn from one transition of each environment; the arrays are (num_envs,)."""
         next_q_values = self.q_table[next_observations].max(axis=-1)
         td_target = rewards + self.config.gamma * (1.0 - terminated) * next_q_values  # (2)
         q_values = self.q_table[observations, actions]

@@ -15,7 +15,7 @@ not depend on the action leaves the expected gradient unchanged and reduces its 
 The update uses whole episodes, each of them once: an episode that is unfinished at an update waits for a
 later one, so its first steps may come from an older policy. A time limit counts as the end of the episode.
 
-Differences from the paper: Adam; many episodes per update; no factor γ^t in front of step t, as is common;
+Differences from the paper: Adam; many episodes per update; discounted rewards-to-go, without a factor γ^t;
 returns in units of their running standard deviation; normalized advantages.
 
 Run: python reinforce/reinforce.py                    Next: diff reinforce/reinforce.py a2c/a2c.py
@@ -28,6 +28,7 @@ from typing import NamedTuple
 from common.cli import main
 from common.distributions import make_policy
 from common.envs import make_envs
+from common.episode_buffer import Episode, EpisodeBuffer
 from common.evaluation import play_episodes
 from common.networks import tanh_mlp
 from common.normalization import ObservationNormalizer, RunningMoments
@@ -56,7 +57,7 @@ class Config(RunConfig):
     learning_rate: Positive = 1e-2
     """Initial learning rate of Adam."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C and PPO for Atari: 1)."""
     gamma: Fraction = 0.99
     """Discount factor γ (all papers: 0.99)."""
     baseline: bool = True
@@ -70,9 +71,9 @@ class Config(RunConfig):
     normalize_observations: bool = False
     """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
-    """Initial log σ of a Gaussian policy, in units of half the range of each action."""
+    """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
+    """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):
@@ -138,11 +139,18 @@ class Agent(tf.Module):
         }
 
 
-def returns_to_go(rewards: list[float], gamma: float) -> np.ndarray:
-    """Return R_t for each step of one episode, as float32."""
-    returns, following = np.zeros(len(rewards), np.float32), 0.0
-    for t in reversed(range(len(rewards))):
-        returns[t] = following = rewards[t] + gamma * following  # (1)
+def make_batch(episodes: list[Episode], gamma: float) -> Batch:
+    """Join episodes to a batch (batch_size, ...)."""
+    returns = [returns_to_go(episode.rewards, gamma) for episode in episodes]
+    observations, actions, _ = zip(*episodes)
+    return Batch(*map(np.concatenate, (observations, actions, returns)))
+
+
+def returns_to_go(rewards: np.ndarray, gamma: float) -> np.ndarray:
+    """Return R_t (num_steps,) for the rewards (num_steps,) of one episode."""
+    returns, next_return = np.zeros_like(rewards), 0.0
+    for t, reward in reversed(list(enumerate(rewards.tolist()))):
+        returns[t] = next_return = reward + gamma * next_return  # (1)
     return returns
 
 
@@ -150,35 +158,27 @@ def train(config: Config) -> Result:
     """Train, evaluate, and save everything in a run folder."""
     run = Run(config)
     envs = make_envs(config, gym.spaces.Discrete, gym.spaces.Box)
-    agent = Agent(envs.single_observation_space, envs.single_action_space, config)
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = Agent(*spaces, config)
+    buffer = EpisodeBuffer(config.num_envs, *spaces)
     run.checkpoint(agent=agent, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)
-    unfinished = [[] for _ in range(config.num_envs)]  # the steps of each environment's current episode
-    finished = []  # observations, actions, and returns of episodes that wait for an update
-    num_steps = 0  # of the finished episodes
     for _ in run.steps(config.num_envs):
         actions = agent.act(observations)
         clipped_actions = agent.policy.clip(actions)  # for the environment only
         next_observations, rewards, terminated, truncated, infos = envs.step(clipped_actions)
-        for episode, *step in zip(unfinished, observations, actions, rewards):
-            episode.append(step)
-        for k in np.flatnonzero(terminated | truncated):
-            episode_observations, episode_actions, episode_rewards = zip(*unfinished[k])
-            episode_returns = returns_to_go(episode_rewards, config.gamma)
-            finished.append((episode_observations, episode_actions, episode_returns))
-            num_steps += len(episode_returns)
-            unfinished[k] = []
+        buffer.add(observations, actions, rewards, terminated | truncated)
         observations = next_observations
         run.record(infos)
 
-        if num_steps >= config.batch_size:
+        if buffer.num_steps >= config.batch_size:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
-            batch = Batch(*(np.concatenate(field) for field in zip(*finished)))
-            metrics = agent.update(batch, tf.constant(learning_rate))
+            metrics = agent.update(
+                make_batch(buffer.pop_episodes(), config.gamma), tf.constant(learning_rate)
+            )
             agent.policy.refresh()
             run.log(learning_rate=learning_rate, **metrics)
-            finished, num_steps = [], 0
 
     envs.close()
     return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic)

@@ -9,7 +9,9 @@ Fujimoto, van Hoof & Meger, "Addressing Function Approximation Error in Actor-Cr
     Q'_i ← τ Q_i + (1 − τ) Q'_i, μ' ← τ μ + (1 − τ) μ' every d-th update              (5)
     a' = clip(μ'(s') + clip(σ̃ ε, −c, c), low, high) in (2), where ε ~ N(0, 1)         (6)
 
-Key ideas: DDPG's actor exploits the errors of its critic. TD3 takes the smaller of two critics' values as
+Q' and μ' are the target networks. `terminated` is 1 if s' ends the episode, 0 if a time limit cuts it off.
+
+Key ideas: DDPG's actor exploits the errors of its critic. TD3 puts the smaller of two critics' values into
 the target (idea 1), updates actor and targets less often than the critics (idea 2), and adds noise to the
 target action, so that the actor cannot exploit a narrow peak of Q (idea 3).
 
@@ -42,14 +44,14 @@ class Config(RunConfig):
 
     env_id: str = "Pendulum-v1"
     """Environment with a Box action space."""
-    total_timesteps: PositiveInt = 20_000
+    total_timesteps: PositiveInt = 30_000
     """Environment steps to train for, summed over all environments."""
     actor_learning_rate: Positive = 1e-3
     """Learning rate of the actor's Adam (DDPG: 1e-4; TD3: 1e-3)."""
     critic_learning_rate: Positive = 1e-3
     """Learning rate of the critic's Adam (DDPG: 1e-3; TD3: 1e-3)."""
     buffer_size: PositiveInt = 200_000
-    """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: all of them)."""
+    """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: the entire history)."""
     gamma: Fraction = 0.99
     """Discount factor γ (both papers: 0.99)."""
     tau: Fraction = 0.005
@@ -61,7 +63,7 @@ class Config(RunConfig):
     noise_reversion: Fraction = 1.0
     """Reversion rate θ: 1 is Gaussian noise (TD3), less is Ornstein-Uhlenbeck noise (DDPG: 0.15)."""
     learning_starts: NonNegativeInt = 1_000
-    """Steps with uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
+    """Steps of uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
     """Environment steps, over all environments, between calls of the update (both papers: 1)."""
     gradient_steps: PositiveInt = 50

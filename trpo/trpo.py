@@ -1,14 +1,15 @@
 """Trust Region Policy Optimization (TRPO).
 
 Schulman, Levine, Moritz, Jordan, Abbeel, "Trust Region Policy Optimization", ICML 2015, arXiv:1502.05477;
-advantages from Schulman et al., "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438, 2015.
+advantages from Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage
+Estimation" (GAE), arXiv:1506.02438, 2015.
 
     δ_t = r_t + γ (1 − terminated_t) V(s_{t+1}) − V(s_t)                              (1)
     A_t = δ_t + γ λ (1 − done_t) A_{t+1}, where done = terminated or truncated        (2)
     maximize L(θ) = E[π(a|s; θ) / π(a|s; θ_old) A]                                    (3)
     subject to D(θ) = E[KL(π(·|s; θ_old) ‖ π(·|s; θ))] ≤ δ                            (4)
     F p = Jᵀ M J p + damping p, the Fisher matrix times a vector, at θ_old            (5)
-    θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the smallest k that fits   (6)
+    θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the first accepted k       (6)
 
 J is the Jacobian of the policy's outputs with respect to θ, and M the Hessian of D with respect to these
 outputs (appendix C). At θ_old, the gradient of D with respect to the outputs is 0, so Jᵀ M J is the whole
@@ -16,8 +17,8 @@ Hessian of D.
 
 Key idea: take the largest step that keeps the action distributions, rather than the parameters, close.
 Inside the trust region (4), L is almost linear and D almost quadratic, which gives the direction x, by
-conjugate gradients. A line search then finds a step that improves L and satisfies (4), or keeps the old
-policy.
+conjugate gradients. A line search then accepts the first step that improves L and satisfies (4), or keeps
+the old policy.
 
 Differences from the paper: a critic with GAE, fitted by Adam in minibatches, not the returns of single
 paths; F is computed on the whole rollout, not on a tenth of it.
@@ -38,7 +39,7 @@ from common.evaluation import play_episodes
 from common.networks import tanh_mlp
 from common.normalization import ObservationNormalizer, RewardScaler
 from common.numpy_inference import fast_copy
-from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
+from common.options import Fraction, NonNegative, Positive, PositiveFraction, PositiveInt, RunConfig
 from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten, shuffled_minibatches
 from common.run import Result, Run
 import gymnasium as gym
@@ -64,7 +65,7 @@ class Config(RunConfig):
     learning_rate: Positive = 1e-3
     """Initial learning rate of the critic's Adam."""
     anneal_learning_rate: Fraction = 1.0
-    """Fraction of the learning rate removed by the end of training, linearly (A3C; PPO for Atari: 1)."""
+    """Fraction of the learning rate removed by the end of training, linearly (A3C and PPO for Atari: 1)."""
     adam_epsilon: Positive = 1e-5
     """ε of Adam."""
     gamma: Fraction = 0.99
@@ -83,7 +84,7 @@ class Config(RunConfig):
     """Damping: added to the diagonal of F (OpenAI Baselines for MuJoCo: 0.1)."""
     line_search_steps: PositiveInt = 10
     """Maximum number of steps that the line search tries (the authors' code: 10)."""
-    backtrack_coefficient: Fraction = 0.5
+    backtrack_coefficient: PositiveFraction = 0.5
     """Factor α between the steps of the line search (the authors' code: 0.5)."""
     max_grad_norm: Positive | None = 0.5
     """Maximum norm of the critic's gradient; None does not clip."""
@@ -92,11 +93,11 @@ class Config(RunConfig):
     normalize_observations: bool = False
     """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the return (PPO for MuJoCo: yes)."""
+    """Divide rewards by the running standard deviation of the discounted return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
-    """Initial log σ of a Gaussian policy, in units of half the range of each action."""
+    """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of actor and critic, each (TRPO: one of 30 or 50; PPO: 64, 64)."""
+    """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
 
 
 class Batch(NamedTuple):
