@@ -15,6 +15,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from common.envs import make_env
 from common.run import Run
 import gymnasium as gym
 from matplotlib.figure import Figure
@@ -49,11 +50,9 @@ class Options:
 
 def measure(run: Run, episodes: int = EPISODES) -> dict[str, float]:
     """Compare the values of first states with the discounted returns of the greedy policy from them."""
-    agent = run.state.get("agent")  # or the networks themselves
-    q_network, actor, critic = (
-        run.state.get(name, getattr(agent, name, None)) for name in ("q_network", "actor", "critic")
-    )
-    envs = gym.make_vec(run.config.env_id, episodes, vectorization_mode="sync")
+    agent = run.checkpoints.trackables["agent"]
+    q_network, actor, critic = (getattr(agent, name, None) for name in ("q_network", "actor", "critic"))
+    envs = gym.vector.SyncVectorEnv([lambda: make_env(run.config.env_id)] * episodes)
     observations, _ = envs.reset(seed=1_000_000)
     stated, realised, discount, running = None, np.zeros(episodes), 1.0, np.ones(episodes, bool)
     while running.any():
@@ -84,7 +83,7 @@ def train(options: Options) -> list[dict[str, Any]]:
         def log(self, **metrics: Any) -> None:
             if self.row_is_due:
                 means = measure(self)
-                row = {"script": self.algorithm, "env_id": self.config.env_id, "seed": self.config.seed}
+                row = {"script": self.config.algorithm, "env_id": self.config.env_id, "seed": self.config.seed}
                 row |= {"global_step": self.global_step}
                 rows.append(row | {name: round(value, 3) for name, value in means.items()})
                 super().log(**metrics, **means)

@@ -234,9 +234,14 @@ class Run:
         they are empty if none did.
         """
         self._last_metrics = metrics
-        last, frequency = self._last_row_step, self.config.log_frequency
-        if last is None or self.global_step // frequency > last // frequency:
+        if self.row_is_due:
             self._write_row()
+
+    @property
+    def row_is_due(self) -> bool:
+        """Whether `log` would write a row now."""
+        last, frequency = self._last_row_step, self.config.log_frequency
+        return last is None or self.global_step // frequency > last // frequency
 
     def _write_row(self) -> None:
         self._last_row_step = self.global_step

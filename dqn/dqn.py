@@ -13,9 +13,10 @@ Mnih, Kavukcuoglu, Silver et al., "Human-level control through deep reinforcemen
 Key ideas: sample minibatches from a replay buffer, because successive transitions are strongly correlated;
 and bootstrap from a target network θ⁻ that changes slowly, so that the target does not chase the estimate.
 
-Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
-Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); soft
-target updates; many updates in one call; sizes and schedules for small tasks; a clipped gradient norm.
+Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images),
+with layer normalization; Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones
+(--loss huber); soft target updates; many updates in one call; sizes and schedules for small tasks; a
+clipped gradient norm.
 
 Run: python dqn/dqn.py                                    Next: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -76,8 +77,10 @@ class Config(RunConfig):
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Q network: mlp for vectors, cnn for images (paper), lstm for sequences of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers, the LSTM first with --network lstm (paper: 512, after convolutions)."""
+    layer_normalization: bool = True
+    """Normalize the inputs of each ReLU in the dense layers, which stabilizes Q (paper: no)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
     clip_rewards: bool = False
@@ -98,7 +101,12 @@ class Agent(tf.Module):
         self.config = config
         self.num_actions = int(action_space.n)
         build_network = NETWORKS[config.network]
-        self.q_network = build_network(observation_space.shape, config.hidden_sizes, self.num_actions)
+        self.q_network = build_network(
+            observation_space.shape,
+            config.hidden_sizes,
+            self.num_actions,
+            layer_normalization=config.layer_normalization,
+        )
         self.target_network = copy_network(self.q_network)
         self.optimizer = keras.optimizers.Adam(
             epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm

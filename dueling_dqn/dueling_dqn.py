@@ -14,10 +14,11 @@ Key idea: two streams on top of shared layers estimate V(s) and the advantage of
 transition improves V, whichever action was taken. Subtracting the mean in (5) makes V and A identifiable; V
 does not change which action is best, so acting needs A alone. (2) is Double DQN's, as in the paper.
 
-Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
-Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); soft
-target updates; many updates in one call; sizes and schedules for small tasks; uniform replay, as in
-the paper's first experiment; the gradient that enters the shared layers is not scaled by 1/√2.
+Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images),
+with layer normalization; Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones
+(--loss huber); soft target updates; many updates in one call; sizes and schedules for small tasks; uniform
+replay, as in the paper's first experiment; the gradient that enters the shared layers is not scaled by
+1/√2.
 
 Run: python dueling_dqn/dueling_dqn.py  Parent: diff double_dqn/double_dqn.py dueling_dqn/dueling_dqn.py
 """
@@ -78,8 +79,10 @@ class Config(RunConfig):
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Q network: mlp for vectors, cnn for images (paper), lstm for sequences of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the shared layers (the LSTM first), then of one layer in each stream (paper: 512 in each)."""
+    layer_normalization: bool = True
+    """Normalize the inputs of each ReLU in the dense layers, which stabilizes Q (paper: no)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
     clip_rewards: bool = False
@@ -94,10 +97,11 @@ class Config(RunConfig):
 
 def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Config) -> keras.Model:
     """Build Q (batch, *input_shape) -> (batch, num_actions). Each stream has its own last hidden layer."""
-    shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None)
+    options = {"layer_normalization": config.layer_normalization}
+    shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None, **options)
     features, stream_sizes = shared.outputs[0], config.hidden_sizes[-1:]
-    value = mlp(features.shape[1:], stream_sizes, 1, name="value")(features)
-    advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage")(features)
+    value = mlp(features.shape[1:], stream_sizes, 1, name="value", **options)(features)
+    advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage", **options)(features)
     q_values = value + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
     return keras.Model(shared.inputs[0], q_values, name="q_network")
 
