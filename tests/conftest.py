@@ -1,12 +1,16 @@
-"""What the tests share: the scripts by name, and ways to run one."""
+"""Shared by the tests: the scripts by name, ways to run one, and ways to read what a run leaves."""
 
+import csv
+import dataclasses
 import functools
 import importlib
 import os
 from pathlib import Path
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,7 +18,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*/*.py") if path.stem == path.
 
 SHORT = {  # options that make a run of a script short, yet long enough to learn, log and checkpoint
     "q_learning": "--total-timesteps 1500",
-    "reinforce": "--total-timesteps 1600 --num-envs 2 --num-steps 100",
+    "reinforce": "--total-timesteps 1600 --num-envs 2 --batch-size 200",
     "a2c": "--total-timesteps 1600 --num-envs 4 --num-steps 10",
     "trpo": "--total-timesteps 1600 --num-envs 2 --num-steps 50 --num-minibatches 2",
     "ppo": "--total-timesteps 1600 --num-envs 2 --num-steps 50 --num-minibatches 2",
@@ -26,15 +30,21 @@ SHORT = {  # options that make a run of a script short, yet long enough to learn
 }
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # a core for each of two workers
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
+BOX_ACTIONS = ("ddpg", "td3")  # the scripts that do not serve Discrete actions
 
 
 def short_options(script: str) -> list[str]:
-    """The options of a short run of `script`."""
+    """Return the options of a short run of a script."""
     return f"{SHORT[script]} {EVERY}".split()
 
 
+def environment(script: str, name: str) -> str:
+    """Return the id of a test environment, with Box actions for the scripts that need them."""
+    return f"tests.environments:{name}{'Box' if script in BOX_ACTIONS else ''}-v0"
+
+
 def pytest_generate_tests(metafunc):
-    """Run a test that asks for `script` once for every script of the house, each in one worker."""
+    """Run a test that has the argument `script` for every script, all tests of a script in one worker."""
     chosen = [mark for mark in metafunc.definition.iter_markers("parametrize") if mark.args[0] == "script"]
     if "script" in metafunc.fixturenames and not chosen:
         marked = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
@@ -43,7 +53,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(autouse=True)
 def compiled_again():
-    """Take back what a run with --eager has set for the process."""
+    """Undo what a run with `eager` sets for the whole process."""
     yield
     if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].config.run_functions_eagerly(False)
@@ -55,8 +65,21 @@ def module():
     return lambda name: importlib.import_module(f"{name}.{name}")
 
 
+@pytest.fixture
+def configured(module, tmp_path):
+    """Make a Config with one small layer and no evaluation; options that the script lacks are ignored."""
+
+    def configure(script, **options):
+        config_class = module(script).Config
+        known = {field.name for field in dataclasses.fields(config_class)}
+        options = {"hidden_sizes": (16,), "eval_episodes": 0, "runs_dir": str(tmp_path)} | options
+        return config_class(**{name: value for name, value in options.items() if name in known})
+
+    return configure
+
+
 def run_script(folder, script, *args, env=(), timeout=120):
-    """Run a script as a user would, from `folder`; returns the finished process."""
+    """Run a script from `folder`, as a user would; return the finished process."""
     return subprocess.run(
         [sys.executable, ROOT / script / f"{script}.py", *map(str, args)],
         cwd=folder,
@@ -65,6 +88,55 @@ def run_script(folder, script, *args, env=(), timeout=120):
         text=True,
         timeout=timeout,
     )
+
+
+def start_script(folder, script, *args):
+    """Start a script from `folder`; return the running process."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / script / f"{script}.py", *map(str, args)],
+        cwd=folder,
+        env=os.environ | ONE_THREAD,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    """Wait until condition() holds while `process` runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run takes too long"
+        time.sleep(0.02)
+
+
+def error_line(process):
+    """Return the one line on stderr with which a process refused its options."""
+    assert process.returncode == 2, (process.stdout, process.stderr)
+    (line,) = process.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def rows(folder):
+    """Return the rows of metrics.csv without the time column, as text."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)
+        ]
+
+
+def metrics(folder) -> dict[str, np.ndarray]:
+    """Return the columns of metrics.csv as numbers, NaN where a cell is empty."""
+    lines = rows(folder)
+    return {name: np.array([float(row[name] or "nan") for row in lines]) for name in lines[0]}
+
+
+def model_in(folder):
+    """Return the path of the saved model of a run folder."""
+    (path,) = folder.glob("model.*")
+    return path
 
 
 @pytest.fixture
@@ -90,7 +162,7 @@ def short_run(tmp_path_factory):
 
 @pytest.fixture
 def only_run(tmp_path):
-    """The one run folder below the test's folder."""
+    """Find the one run folder below the test's folder."""
 
     def find():
         (folder,) = (path.parent for path in tmp_path.glob("**/config.json"))

@@ -1,6 +1,6 @@
-"""DDPG against a computation of its own in NumPy, and against environments whose best action is known."""
+"""DDPG against the same computation in NumPy: targets, both gradients, noise, and bounds."""
 
-from common.networks import NumpyNetwork
+from common.numpy_inference import NumpyNetwork
 from common.replay_buffer import Transitions
 import gymnasium as gym
 import keras
@@ -59,7 +59,7 @@ class NumpyNet:
 
 
 class NumpyActor(NumpyNet):
-    """The same with its output between the bounds."""
+    """The same, with its output scaled to the bounds."""
 
     def forward(self, x):
         self.squashed = np.tanh(super().forward(x))
@@ -90,7 +90,7 @@ class NumpyDDPG:
     def learn_actor(self, batch):
         size, tau = len(batch.rewards), self.config.tau
         self.critic.forward(np.hstack([batch.observations, self.actor.forward(batch.observations)]))
-        slope = self.critic.backward(np.full((size, 1), -1 / size))[1][:, 3:]  # of −J, along the action
+        slope = self.critic.backward(np.full((size, 1), -1 / size))[1][:, 3:]  # of −J by the action
         self.actor.adam(self.actor.backward(slope)[0])
         self.target_actor.follow(self.actor, tau)
         self.target_critic.follow(self.critic, tau)
@@ -110,9 +110,11 @@ def test_updates_equal_numpy():
     expected = NumpyDDPG(agent, config)
     batches = random_batches(num_batches=7, batch_size=32)
     metrics = agent.update(batches)
-    losses, q_values = zip(*(expected.update(Transitions(*(f[k] for f in batches))) for k in range(7)))
-    np.testing.assert_allclose(metrics["td_loss"], np.mean(losses), rtol=1e-5)
-    np.testing.assert_allclose(metrics["q_values"], np.mean(q_values), rtol=1e-4, atol=1e-5)
+    for k in range(7):
+        loss, q_values = expected.update(Transitions(*(field[k] for field in batches)))
+    assert set(metrics) == {"td_loss", "q_values"}  # those of the last minibatch
+    np.testing.assert_allclose(metrics["td_loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["q_values"], q_values, rtol=1e-4, atol=1e-5)
     assert_same_weights(agent, expected, ("actor", "critic", "target_actor", "target_critic"))
 
 
@@ -134,7 +136,7 @@ def test_the_bounds_are_in_the_model(tmp_path):
     agent = Agent(OBSERVATIONS, ACTIONS, Config())
     observations = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     actions = agent.actor(observations).numpy()
-    np.testing.assert_allclose(agent.numpy_actor(observations), actions, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(agent.acting_network(observations), actions, rtol=1e-5, atol=1e-6)
     agent.actor.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(observations), actions)
@@ -169,7 +171,7 @@ def test_noise_is_scaled_to_the_bounds_and_actions_stay_in_them():
 
 
 @pytest.mark.parametrize(("noise_reversion", "correlation"), [(1.0, 0.0), (0.15, 0.85)])
-def test_noise_is_white_or_ornstein_uhlenbeck(noise_reversion, correlation):
+def test_noise_is_gaussian_or_ornstein_uhlenbeck(noise_reversion, correlation):
     agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=2000, noise_reversion=noise_reversion))
     noises = []
     for _ in range(60):

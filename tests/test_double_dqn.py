@@ -1,33 +1,37 @@
-"""Double DQN's target: the online network chooses the action, the target network values it."""
+"""Double DQN's target: the online network selects the action, the target network evaluates it."""
 
+from common.replay_buffer import Transitions
 import gymnasium as gym
 import numpy as np
+import tensorflow as tf
 
 from double_dqn.double_dqn import Agent, Config
 from tests.test_dqn import random_batches
 
 OBSERVATIONS = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+TINY = tf.constant(1e-9)  # a learning rate that changes nothing
 
 
-def test_the_online_network_chooses_and_the_target_network_values():
-    """Linear networks with set weights: their values, and so the whole loss, can be said beforehand.
+def test_the_online_network_selects_and_the_target_network_evaluates():
+    """Linear networks with set weights: their values, and so the loss, are known.
 
-    For every observation the online network has Q = (1, 2), the target network Q = (30, 5). Chosen by the
-    online and valued by the target network, the next value is 5; it is 30 for DQN's maximum, and 1 with
-    the two networks in each other's place.
+    For every observation the online network has Q = (1, 2), the target network Q = (30, 5). Selected by the
+    online and evaluated by the target network, the next value is 5; it is 30 for DQN's maximum, and 1 with
+    the two networks exchanged.
     """
-    config = Config(hidden_sizes=(), gamma=0.5, loss="squared", learning_rate=1e-9)
+    config = Config(hidden_sizes=(), gamma=0.5, loss="squared", target_network_frequency=100)
     agent = Agent(OBSERVATIONS, gym.spaces.Discrete(2), config)
     agent.q_network.set_weights([np.zeros((3, 2)), np.array([1.0, 2.0])])
     agent.target_network.set_weights([np.zeros((3, 2)), np.array([30.0, 5.0])])
     batches = random_batches(num_batches=3, batch_size=64)
-    target = batches.rewards + 0.5 * np.where(batches.terminated, 0.0, 5.0)
-    expected = np.mean(0.5 * (target - np.where(batches.actions == 0, 1.0, 2.0)) ** 2)
-    np.testing.assert_allclose(agent.update(batches)["td_loss"], expected, rtol=1e-5)
+    last = Transitions(*(field[-1] for field in batches))
+    target = last.rewards + 0.5 * np.where(last.terminated, 0.0, 5.0)
+    expected = np.mean(0.5 * (target - np.where(last.actions == 0, 1.0, 2.0)) ** 2)
+    np.testing.assert_allclose(agent.update(batches, TINY)["td_loss"], expected, rtol=1e-5)
 
 
-def test_the_choice_is_made_observation_by_observation():
-    config = Config(hidden_sizes=(8,), gamma=0.9, loss="squared", learning_rate=1e-9)
+def test_the_action_is_selected_for_each_observation():
+    config = Config(hidden_sizes=(8,), gamma=0.9, loss="squared")
     agent = Agent(OBSERVATIONS, gym.spaces.Discrete(2), config)
     rng = np.random.default_rng(1)
     for network in (agent.q_network, agent.target_network):
@@ -41,4 +45,4 @@ def test_the_choice_is_made_observation_by_observation():
     td_target = batches.rewards[0] + 0.9 * np.where(batches.terminated[0], 0.0, next_q_values)
     q_values = agent.q_network(batches.observations[0]).numpy()[np.arange(256), batches.actions[0]]
     expected = np.mean(0.5 * (td_target - q_values) ** 2)
-    np.testing.assert_allclose(agent.update(batches)["td_loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(agent.update(batches, TINY)["td_loss"], expected, rtol=1e-5)

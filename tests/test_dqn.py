@@ -1,17 +1,20 @@
-"""DQN against a computation of its own in NumPy, and against environments whose values are known."""
+"""DQN against the same computation in NumPy, and in environments whose values are known."""
 
 import dataclasses
 
-from common.networks import NumpyNetwork
+from common.numpy_inference import NumpyNetwork
 from common.replay_buffer import Transitions
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dqn.dqn import Agent, Config, evaluate, train
 
 OBSERVATIONS = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
 ACTIONS = gym.spaces.Discrete(2)
+DEEP = ["dqn", "double_dqn", "dueling_dqn"]
+RATE = tf.constant(0.01)
 
 
 def random_batches(num_batches, batch_size, seed=0):
@@ -46,7 +49,8 @@ class NumpyDQN:
         next_q = self.forward(self.target, batch.next_observations)[1].max(axis=1)
         target = batch.rewards + config.gamma * np.where(batch.terminated, 0.0, next_q)
         hidden, all_q = self.forward(self.online, batch.observations)
-        error = target - all_q[np.arange(size), batch.actions]
+        q_values = all_q[np.arange(size), batch.actions]
+        error = target - q_values
         if config.loss == "huber":
             loss = np.where(np.abs(error) <= 1, 0.5 * error**2, np.abs(error) - 0.5).mean()
             slope = np.clip(error, -1.0, 1.0)
@@ -62,7 +66,8 @@ class NumpyDQN:
             output_gradient.sum(axis=0),
         ]
         norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
-        gradients = [gradient * min(1.0, config.max_grad_norm / norm) for gradient in gradients]
+        if config.max_grad_norm is not None:
+            gradients = [gradient * min(1.0, config.max_grad_norm / norm) for gradient in gradients]
         self.updates += 1
         for k, gradient in enumerate(gradients):
             self.first[k] = 0.9 * self.first[k] + 0.1 * gradient
@@ -72,14 +77,14 @@ class NumpyDQN:
             self.online[k] = self.online[k] - step_size * self.first[k] / root
         if self.updates % config.target_network_frequency == 0:
             self.target = [config.tau * w + (1 - config.tau) * t for w, t in zip(self.online, self.target)]
-        return loss, norm
+        return loss, q_values.mean(), norm
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"loss": "huber", "tau": 1.0, "target_network_frequency": 3, "max_grad_norm": 0.1},
-        {"loss": "squared", "tau": 0.1, "target_network_frequency": 1, "max_grad_norm": float("inf")},
+        {"loss": "squared", "tau": 0.1, "target_network_frequency": 1, "max_grad_norm": None},
     ],
 )
 def test_updates_equal_numpy(options):
@@ -87,20 +92,23 @@ def test_updates_equal_numpy(options):
     agent = Agent(OBSERVATIONS, ACTIONS, config)
     expected = NumpyDQN(agent.q_network.get_weights(), config)
     batches = random_batches(num_batches=7, batch_size=32)
-    metrics = agent.update(batches)
-    losses, norms = zip(*(expected.update(Transitions(*(field[k] for field in batches))) for k in range(7)))
-    np.testing.assert_allclose(metrics["td_loss"], np.mean(losses), rtol=1e-5)
-    np.testing.assert_allclose(metrics["grad_norm"], np.mean(norms), rtol=1e-5)
+    metrics = agent.update(batches, tf.constant(config.learning_rate))
+    for k in range(7):
+        loss, q_values, norm = expected.update(Transitions(*(field[k] for field in batches)))
+    assert set(metrics) == {"td_loss", "q_values", "grad_norm"}  # those of the last minibatch
+    np.testing.assert_allclose(metrics["td_loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["q_values"], q_values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)  # before clipping
     for weights, same in zip(agent.q_network.get_weights(), expected.online):
         np.testing.assert_allclose(weights, same, atol=1e-5)
     for weights, same in zip(agent.target_network.get_weights(), expected.target):
         np.testing.assert_allclose(weights, same, atol=1e-5)
 
 
-def test_target_network_starts_as_a_copy_and_stands_still():
+def test_target_network_starts_as_a_copy_and_does_not_move_between_target_updates():
     agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,), target_network_frequency=100))
     before = agent.q_network.get_weights()
-    agent.update(random_batches(5, 32))
+    agent.update(random_batches(5, 32), RATE)
     for target, then, now in zip(agent.target_network.get_weights(), before, agent.q_network.get_weights()):
         np.testing.assert_array_equal(target, then)
         assert (now != then).any()
@@ -109,8 +117,69 @@ def test_target_network_starts_as_a_copy_and_stands_still():
 def test_update_traces_once():
     agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,)))
     for seed in range(3):
-        agent.update(random_batches(4, 8, seed))
+        agent.update(random_batches(4, 8, seed), tf.constant(0.001 * (seed + 1)))
     assert agent.update.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_the_learning_rate_of_a_call_is_that_of_its_steps(script, module):
+    """While a gradient keeps its sign, Adam moves a weight by the learning rate with every step."""
+    agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16)))
+    batches = random_batches(1, 32)._replace(rewards=np.full((1, 32), 1000.0, np.float32))
+    for rate in (0.01, 0.0, 0.002):
+        before = agent.q_network.get_weights()
+        agent.update(batches, tf.constant(rate))
+        moved = max(np.abs(w - b).max() for w, b in zip(agent.q_network.get_weights(), before))
+        np.testing.assert_allclose(moved, rate, rtol=0.1)
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_the_seed_state_of_an_lstm_does_not_take_part_in_target_updates(script, module):
+    """An LSTM layer has an integer variable, the state of its random seed."""
+    space = gym.spaces.Box(-1.0, 1.0, (4, 3), np.float32)
+    config = module(script).Config(network="lstm", hidden_sizes=(8, 8), frame_stack=4, tau=0.5)
+    agent = module(script).Agent(space, ACTIONS, config)
+    before = [w.numpy() for w in agent.target_network.non_trainable_variables]
+    assert before and all(np.issubdtype(w.dtype, np.integer) for w in before)
+    targets, shape = agent.target_network.trainable_variables, (2, 16, 4, 3)
+    first = [w.numpy() for w in targets]
+    observations = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    batches = random_batches(2, 16)._replace(observations=observations[0], next_observations=observations[1])
+    agent.update(batches, RATE)
+    for then, now in zip(before, agent.target_network.non_trainable_variables):
+        np.testing.assert_array_equal(then, now.numpy())
+    assert all((then != now.numpy()).any() for then, now in zip(first, targets))
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_the_acting_network_changes_at_refresh(script, module):
+    agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16)))
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    first = agent.acting_network(observations)
+    agent.update(random_batches(20, 32), tf.constant(0.01))
+    np.testing.assert_array_equal(agent.acting_network(observations), first)
+    agent.acting_network.refresh()
+    q_values = agent.q_network(observations).numpy()
+    np.testing.assert_array_equal(agent.acting_network(observations).argmax(axis=1), q_values.argmax(axis=1))
+    assert (agent.acting_network(observations) != first).all()
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_training_acts_with_the_newest_weights(script, module, configured, monkeypatch):
+    """Before every step the acting network and the online network agree on what is best."""
+    agent_class, seen = module(script).Agent, []
+
+    def act(self, observations, epsilon):
+        values = self.q_network(observations).numpy()
+        seen.append(values)
+        np.testing.assert_array_equal(self.acting_network(observations).argmax(-1), values.argmax(-1))
+        return self.rng.integers(self.num_actions, size=len(observations))
+
+    monkeypatch.setattr(agent_class, "act", act)
+    updates = {"learning_starts": 20, "train_frequency": 10, "gradient_steps": 8, "batch_size": 16}
+    options = {"total_timesteps": 100, "num_envs": 2, "learning_rate": 0.05, "hidden_sizes": (16, 16)}
+    module(script).train(configured(script, **updates, **options))
+    assert len({float(values[0, 0]) for values in seen}) > 10 and len(set(np.argmax(seen, -1).ravel())) == 2
 
 
 def test_acts_greedily_but_for_epsilon():
@@ -128,7 +197,7 @@ def test_acts_greedily_but_for_epsilon():
     ("name", "values"),
     [("Truncating", {1: 10.0}), ("Terminating", {1: 1.0}), ("StartThenStay", {0: 9.0, 1: 10.0})],
 )
-def test_q_of_environments_whose_values_are_known(name, values, tmp_path):
+def test_q_in_environments_whose_values_are_known(name, values, tmp_path):
     """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
     config = Config(
         env_id=f"tests.environments:{name}-v0",
@@ -137,6 +206,7 @@ def test_q_of_environments_whose_values_are_known(name, values, tmp_path):
         learning_starts=100,
         learning_rate=3e-3,
         hidden_sizes=(16,),
+        tau=1.0,
         target_network_frequency=10,
         train_frequency=50,
         gradient_steps=50,
@@ -149,15 +219,17 @@ def test_q_of_environments_whose_values_are_known(name, values, tmp_path):
         np.testing.assert_allclose(q_values, value, rtol=0.02)
 
 
-def test_schedules_and_updates_happen_when_they_should(tmp_path, monkeypatch):
+def test_schedules_and_updates(tmp_path, monkeypatch):
+    """ε of the first step is start_epsilon; learning rates are those of the steps before the update."""
     epsilons, updates = [], []
 
     def act(self, observations, epsilon):
         epsilons.append(epsilon)
         return np.zeros(len(observations), int)
 
-    def update(self, batches):
-        updates.append((len(epsilons), batches.rewards.shape, float(self.optimizer.learning_rate)))
+    def update(self, batches, learning_rate):
+        assert tf.is_tensor(learning_rate)  # a Python number would be compiled anew for each value
+        updates.append((len(epsilons), batches.rewards.shape, float(learning_rate)))
         return {}
 
     monkeypatch.setattr(Agent, "act", act)
@@ -166,9 +238,10 @@ def test_schedules_and_updates_happen_when_they_should(tmp_path, monkeypatch):
     config.gradient_steps, config.batch_size, config.eval_episodes = 3, 8, 0
     config.anneal_learning_rate, config.learning_rate, config.end_epsilon = 0.5, 1.0, 0.2
     train(dataclasses.replace(config, runs_dir=str(tmp_path)))
-    np.testing.assert_allclose(epsilons, np.interp(np.arange(1, 101), [0, 50], [1.0, 0.2]))
+    assert epsilons[0] == 1.0
+    np.testing.assert_allclose(epsilons, np.interp(np.arange(100), [0, 50], [1.0, 0.2]))
     assert [(step, shape) for step, shape, _ in updates] == [(60, (3, 8)), (80, (3, 8)), (100, (3, 8))]
-    np.testing.assert_allclose([rate for *_, rate in updates], [0.7, 0.6, 0.5], rtol=1e-6)
+    np.testing.assert_allclose([rate for *_, rate in updates], [0.705, 0.605, 0.505], rtol=1e-6)
 
 
 def test_several_environments_at_once(tmp_path):

@@ -1,6 +1,6 @@
 """The dueling network against its equation, and its advantage stream as the policy."""
 
-from common.networks import NumpyNetwork
+from common.numpy_inference import NumpyNetwork
 import gymnasium as gym
 import keras
 import numpy as np
@@ -26,11 +26,11 @@ def test_q_is_value_plus_advantage_less_its_mean(network, shape):
     q_values = model(inputs).numpy()
     np.testing.assert_allclose(q_values, value + advantage - advantage.mean(axis=1, keepdims=True), atol=1e-5)
     np.testing.assert_allclose(q_values.mean(axis=1), value[:, 0], atol=1e-5)  # the advantages' mean is zero
-    assert np.abs(advantage.mean(axis=1)).max() > 1e-4  # and would not be without the subtraction
+    assert np.abs(advantage.mean(axis=1)).max() > 1e-4  # which is not so without the subtraction
 
 
 def test_a_constant_on_the_advantages_changes_nothing():
-    """V and A are identifiable: what all advantages share cannot pass for value."""
+    """V and A are identifiable: a part that all advantages share is subtracted."""
     model, inputs = network_and_inputs("mlp", (5,))
     before = model(inputs).numpy()
     *_, bias = model.get_layer("advantage").weights
@@ -41,18 +41,18 @@ def test_a_constant_on_the_advantages_changes_nothing():
 def test_acts_by_the_advantages_as_by_q():
     observation_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
     agent = Agent(observation_space, gym.spaces.Discrete(3), Config(hidden_sizes=(16, 12)))
-    assert isinstance(agent.fast_network, NumpyNetwork)
+    assert isinstance(agent.acting_network, NumpyNetwork)
     rng = np.random.default_rng(1)
     observations = rng.normal(size=(500, 5)).astype(np.float32)
     for _ in range(2):
         agent.q_network.set_weights([rng.normal(size=w.shape) for w in agent.q_network.get_weights()])
-        agent.fast_network.refresh()
+        agent.acting_network.refresh()
         greedy = np.argmax(agent.q_network(observations), axis=-1)
         np.testing.assert_array_equal(agent.act(observations, epsilon=0.0), greedy)
         assert len(set(greedy)) > 1
 
 
-def test_streams_share_the_layers_below_and_start_apart():
+def test_streams_share_the_layers_below_and_start_with_other_weights():
     model, _ = network_and_inputs("mlp", (5,))
     assert sum(int(np.prod(w.shape)) for w in model.trainable_variables) == (
         (5 * 16 + 16) + 2 * (16 * 12 + 12) + (12 * 1 + 1) + (12 * 3 + 3)

@@ -1,10 +1,12 @@
-"""What DDPG and TD3 must both do: find the best action, value what a time limit cuts off, take any space."""
+"""DDPG and TD3: the best action, values at time limits, any space of actions, and the newest weights."""
 
 import importlib
 
 from common.errors import UserError
 import numpy as np
 import pytest
+
+from tests.test_ddpg import ACTIONS, OBSERVATIONS, random_batches
 
 
 @pytest.fixture(params=["ddpg", "td3"])
@@ -52,8 +54,11 @@ def test_q_of_a_one_state_environment(off_policy, name, value, tmp_path):
         np.testing.assert_allclose(q_values, value, rtol=0.03)
 
 
-def test_actions_it_cannot_choose_are_told_in_one_line(off_policy, tmp_path):
-    for env_id, words in (("CartPole-v1", "dqn"), ("tests.environments:InfiniteActions-v0", "ppo")):
+def test_action_spaces_it_does_not_serve_are_an_error_of_one_line(off_policy, tmp_path):
+    for env_id, words in (
+        ("CartPole-v1", "needs a Box action space.*choose another script"),
+        ("tests.environments:InfiniteActions-v0", "RescaleAction, or choose another script"),
+    ):
         with pytest.raises(UserError, match=words) as error:
             off_policy.train(off_policy.Config(env_id=env_id, runs_dir=str(tmp_path)))
         assert "\n" not in str(error.value)
@@ -66,3 +71,33 @@ def test_observations_and_actions_of_any_shape_and_type(off_policy, tmp_path):
     )
     config.runs_dir, config.eval_episodes = str(tmp_path), 2
     assert len(off_policy.train(config).evaluation_returns) == 2
+
+
+def test_training_acts_with_the_newest_weights(off_policy, tmp_path, monkeypatch):
+    """Before every step the acting network gives the actions of the actor."""
+    act, seen = off_policy.Agent.act, []
+
+    def checked(self, observations, *, random):
+        actions = self.actor(observations).numpy()
+        np.testing.assert_allclose(self.acting_network(observations), actions, rtol=1e-4, atol=1e-5)
+        seen.append(float(self.actor(np.zeros((1, 1), np.float32))[0, 0]))
+        return act(self, observations, random=random)
+
+    monkeypatch.setattr(off_policy.Agent, "act", checked)
+    config = off_policy.Config(env_id="tests.environments:Quadratic-v0", num_envs=2, actor_learning_rate=0.01)
+    config.total_timesteps, config.learning_starts, config.train_frequency = 100, 20, 10
+    config.runs_dir, config.eval_episodes, config.gradient_steps = str(tmp_path), 0, 4
+    off_policy.train(config)
+    assert len(set(seen)) > 5
+
+
+def test_the_acting_network_changes_at_refresh(off_policy):
+    agent = off_policy.Agent(OBSERVATIONS, ACTIONS, off_policy.Config(hidden_sizes=(16,)))
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    first = agent.acting_network(observations)
+    agent.update(random_batches(4, 32))
+    np.testing.assert_array_equal(agent.acting_network(observations), first)
+    agent.acting_network.refresh()
+    assert (agent.acting_network(observations) != first).any()
+    expected = agent.actor(observations)
+    np.testing.assert_allclose(agent.acting_network(observations), expected, rtol=1e-5, atol=1e-6)

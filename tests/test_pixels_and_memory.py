@@ -1,11 +1,11 @@
-"""The deep value scripts on frames and on sequences: they run, and save what plays."""
+"""The DQN family on images and on sequences: training, saving, and evaluating the saved model."""
 
 import importlib
 
 import numpy as np
 import pytest
 
-from tests.conftest import run_script
+from tests.conftest import error_line, run_script
 
 DEEP = ["dqn", "double_dqn", "dueling_dqn"]
 SHORT = {"total_timesteps": 300, "learning_starts": 100, "train_frequency": 50, "gradient_steps": 2}
@@ -102,13 +102,20 @@ def test_a_sequence_is_trained_on_and_its_model_plays(script, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--network cnn", "error: --network cnn needs images"),
+        ("--network cnn", "error: --network cnn needs uint8 images"),
         ("--network lstm", "error: --network lstm reads a sequence: give --frame-stack"),
         ("--terminal-on-life-loss", "error: --terminal-on-life-loss needs an ALE game"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(options, words, tmp_path):
+def test_a_network_that_cannot_read_the_environment_is_one_line(options, words, tmp_path):
     process = run_script(tmp_path, "dqn", *options.split())
     assert process.returncode == 2 and words in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("script", ["dqn", "ppo"])
+def test_images_without_a_convolutional_network_are_one_line(script, tmp_path):
+    line = error_line(run_script(tmp_path, script, "--env-id", "tests.environments:Picture-v0"))
+    assert "--network cnn --frame-stack 4" in line and "dqn/dqn.py" in line
     assert not (tmp_path / "runs").exists()

@@ -1,6 +1,7 @@
-"""Q-learning against its equation, against values worked out by hand, and without TensorFlow."""
+"""Q-learning against its equation, in environments whose values are known, and without TensorFlow."""
 
 from common.errors import UserError
+from common.wrappers import random_range
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -17,27 +18,44 @@ def agent(**options):
 
 def test_update_by_hand():
     """Q = 1 everywhere, α = 0.5, γ = 0.9: the target is 2 + 0.9 · 1 = 2.9, and 2 where the episode ends."""
-    one = agent(learning_rate=0.5, gamma=0.9, initial_value=1.0)
-    one.update(np.array([0, 3]), np.array([1, 0]), np.full(2, 2.0), np.array([1, 2]), np.array([False, True]))
+    one = agent(gamma=0.9, initial_value=1.0)
+    transitions = ([0, 3], [1, 0], [2.0, 2.0], [1, 2], [False, True])
+    metrics = one.update(*map(np.array, transitions), 0.5)
     expected = np.ones((4, 2))
     expected[0, 1] += 0.5 * (2.9 - 1)
     expected[3, 0] += 0.5 * (2.0 - 1)
     np.testing.assert_allclose(one.q_table, expected)
+    np.testing.assert_allclose(metrics["td_error"], (1.9 + 1.0) / 2)
+    np.testing.assert_allclose(metrics["q_values"], 1.0)  # those of before the update
 
 
 def test_the_target_takes_the_best_next_action():
-    one = agent(learning_rate=1.0, gamma=0.5)
+    one = agent(gamma=0.5)
     one.q_table[2] = [-3.0, 8.0]
-    one.update(np.array([0]), np.array([0]), np.array([1.0]), np.array([2]), np.array([False]))
+    one.update(np.array([0]), np.array([0]), np.array([1.0]), np.array([2]), np.array([False]), 1.0)
     assert one.q_table[0, 0] == 1.0 + 0.5 * 8.0
 
 
-def test_environments_in_one_pair_make_one_step_together():
-    """Added up, k errors would be a step of k α, and beyond 2 that diverges."""
-    one = agent(learning_rate=0.1)
+def test_environments_in_the_same_pair_share_one_update():
+    """The sum of k errors would be an update with k α, which diverges above 2."""
+    one = agent()
     states, actions = np.array([0, 0, 0]), np.array([0, 1, 0])
-    one.update(states, actions, np.array([1.0, 5.0, 3.0]), np.ones(3, int), np.ones(3, bool))
+    one.update(states, actions, np.array([1.0, 5.0, 3.0]), np.ones(3, int), np.ones(3, bool), 0.1)
     np.testing.assert_allclose(one.q_table[0], [0.1 * (1 + 3) / 2, 0.1 * 5])
+
+
+def test_an_initial_value_that_is_an_integer_learns():
+    """The table holds floats whatever the option is: a table of integers would round every update away."""
+    one = agent(initial_value=1)
+    assert one.q_table.dtype == np.float64 and (one.q_table == 1.0).all()
+    one.update(np.array([0]), np.array([0]), np.array([1.5]), np.array([2]), np.array([True]), 0.5)
+    assert one.q_table[0, 0] == 1.25
+
+
+def test_training_with_an_initial_value_that_is_an_integer(tmp_path):
+    config = Config(env_id="tests.environments:Terminating-v0", initial_value=3, bins=(1,), learning_rate=0.1)
+    config.total_timesteps, config.eval_episodes, config.runs_dir = 2_000, 0, str(tmp_path)
+    np.testing.assert_allclose(train(config).model, 1.0, atol=0.01)
 
 
 def test_ties_are_broken_at_random_and_others_not():
@@ -71,6 +89,29 @@ def test_q_of_a_one_state_environment(name, value, tmp_path):
     np.testing.assert_allclose(train(config).model, value, rtol=0.01)
 
 
+def test_schedules(tmp_path, monkeypatch):
+    """ε and α of the first step are the options, and fall linearly from there."""
+    epsilons, rates = [], []
+    act, update = Agent.act, Agent.update
+    monkeypatch.setattr(Agent, "act", lambda self, *args: epsilons.append(args[-1]) or act(self, *args))
+    monkeypatch.setattr(Agent, "update", lambda self, *args: rates.append(args[-1]) or update(self, *args))
+    config = Config(
+        env_id="tests.environments:Terminating-v0",
+        total_timesteps=100,
+        learning_rate=0.4,
+        anneal_learning_rate=0.5,
+        start_epsilon=0.9,
+        end_epsilon=0.2,
+        exploration_fraction=0.5,
+        bins=(1,),
+        eval_episodes=0,
+        runs_dir=str(tmp_path),
+    )
+    train(config)
+    np.testing.assert_allclose(epsilons, np.interp(np.arange(100), [0, 50], [0.9, 0.2]))
+    np.testing.assert_allclose(rates, np.interp(np.arange(100), [0, 100], [0.4, 0.2]))
+
+
 def test_finds_the_way_along_the_cliff(tmp_path):
     config = Config(
         env_id="CliffWalking-v1",
@@ -86,19 +127,8 @@ def test_finds_the_way_along_the_cliff(tmp_path):
         np.testing.assert_array_equal(saved["model"], result.model)
 
 
-def test_plays_a_saved_table_and_refuses_one_of_another_environment(tmp_path):
-    process = run_script(tmp_path, "q_learning", "--total-timesteps", 500, "--eval-episodes", 2)
-    assert process.returncode == 0, process.stderr
-    line = process.stdout.splitlines()[-1]
-    (folder,) = (tmp_path / "runs").iterdir()
-    for path in (folder, folder / "model.npz"):
-        assert run_script(tmp_path, "q_learning", "--evaluate", path).stdout.splitlines()[-1] == line
-    process = run_script(tmp_path, "q_learning", "--evaluate", folder, "--env-id", "Taxi-v4")
-    assert process.returncode == 2 and "give the --env-id it was trained on" in process.stderr
-
-
 def test_needs_no_tensorflow(tmp_path):
-    """Neither imported nor there to be imported."""
+    """Here it cannot even be imported."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Absent:\n"
@@ -114,15 +144,27 @@ def test_needs_no_tensorflow(tmp_path):
     assert "evaluation: mean return" in process.stdout
 
 
-def test_an_unbounded_box_without_bounds_is_told(tmp_path):
-    with pytest.raises(UserError, match="give --low and --high, 2 numbers each"):
-        train(Config(env_id="tests.environments:Unbounded-v0", bins=(3,), runs_dir=str(tmp_path)))
+def test_bins_are_one_count_or_one_per_number(tmp_path):
+    """A space without bounds needs no more: its edges are the range that random actions reach."""
+    options = {"env_id": "tests.environments:Unbounded-v0", "runs_dir": str(tmp_path)}
     with pytest.raises(UserError, match="give --bins one count or 2"):
-        train(Config(env_id="tests.environments:Unbounded-v0", bins=(3, 3, 3), runs_dir=str(tmp_path)))
+        train(Config(bins=(3, 3, 3), **options))
     assert not list(tmp_path.iterdir())
-    bounds = {"low": (0.0, 0.0), "high": (4.0, 4.0)}
-    config = Config(
-        env_id="tests.environments:Unbounded-v0", bins=(4,), total_timesteps=20, eval_episodes=1, **bounds
-    )
-    config.runs_dir = str(tmp_path)
-    assert train(config).model.shape == (16, 2)
+    for bins, states in (((4,), 16), ((3, 5), 15)):
+        result = train(Config(bins=bins, total_timesteps=20, eval_episodes=1, **options))
+        assert result.model.shape == (states, 2)
+
+
+def test_a_saved_table_is_evaluated_with_the_same_bins(tmp_path):
+    """The range that random actions reach is found anew, and must be the same."""
+    config = Config(total_timesteps=3_000, eval_episodes=5, runs_dir=str(tmp_path))
+    result = train(config)
+    random_range.cache_clear()
+    np.testing.assert_array_equal(evaluate(result.model, config), result.evaluation_returns)
+
+
+def test_dict_observations_train(tmp_path):
+    config = Config(env_id="tests.environments:DictObservation-v0", bins=(2,), total_timesteps=300)
+    config.eval_episodes, config.runs_dir = 2, str(tmp_path)
+    result = train(config)
+    assert result.model.shape == (2**5, 2) and len(result.evaluation_returns) == 2

@@ -1,4 +1,4 @@
-"""The replay buffer: what goes in comes out, in its dtype, at the promised price."""
+"""The replay buffer: transitions come out as they went in, in their dtype, and take the stated memory."""
 
 from common.errors import UserError
 from common.replay_buffer import ReplayBuffer
@@ -73,6 +73,63 @@ def test_save_and_load_continue_the_same_stream(tmp_path):
     np.testing.assert_array_equal(buffer.rng.integers(1000, size=5), copy.rng.integers(1000, size=5))
 
 
+def assert_same_rows(one, two):
+    """Assert that two buffers hold the same transitions in the same order, and draw the same samples."""
+    assert len(one) == len(two) and one.rng.bit_generator.state == two.rng.bit_generator.state
+    ages = np.arange(len(one))[::-1]
+    for buffer in (one, two):
+        buffer.rows = buffer.position - 1 - ages
+    for name, ring in one.storage._asdict().items():
+        values, same = ring[one.rows], getattr(two.storage, name)[two.rows]
+        if one.frames and "observations" in name:
+            values, same = one.frames.take(values), two.frames.take(same)
+        assert values.dtype == same.dtype
+        np.testing.assert_array_equal(values, same, err_msg=name)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 13, 20, 33, 40, 55])
+def test_load_restores_a_ring_exactly(steps, tmp_path):
+    """Before and after it wraps, and into a buffer that has had other transitions."""
+    buffer = fill(ReplayBuffer(20, VECTOR, DISCRETE, seed=1), steps)
+    other = fill(ReplayBuffer(20, VECTOR, DISCRETE, seed=2), 27)
+    buffer.save_state(str(tmp_path / "buffer.npz"))
+    other.load_state(str(tmp_path / "buffer.npz"))
+    assert_same_rows(buffer, other)
+    for one in (buffer, other):
+        fill(one, 7)
+    assert_same_rows(buffer, other)
+
+
+@pytest.mark.parametrize(("num_envs", "frame_stack"), [(1, 4), (3, 2), (2, 1)])
+def test_load_restores_wrapped_frames_exactly(num_envs, frame_stack, tmp_path):
+    shape = (frame_stack, 2, 2) if frame_stack > 1 else (2, 2)
+    space = gym.spaces.Box(0, 10**6, shape, np.int32)
+    buffer, other = (ReplayBuffer(40, space, DISCRETE, seed, frame_stack=frame_stack) for seed in (1, 2))
+    episodes = Episodes(num_envs, frame_stack)
+    for _ in range(150):
+        buffer.add(*episodes.step())
+    for _ in range(70):
+        other.add(*Episodes(num_envs, frame_stack, seed=5).step())
+    buffer.save_state(str(tmp_path / "buffer.npz"))
+    other.load_state(str(tmp_path / "buffer.npz"))
+    assert_same_rows(buffer, other)
+    for _ in range(100):
+        transitions = episodes.step()
+        for one in (buffer, other):
+            one.add(*transitions)
+        rewards = [set(one.sample(2, 40).rewards.ravel()) for one in (buffer, other)]
+        assert rewards[0] == rewards[1]
+
+
+def test_the_file_is_one_that_numpy_reads(tmp_path):
+    buffer = fill(ReplayBuffer(20, VECTOR, DISCRETE), steps=33)
+    buffer.save_state(str(tmp_path / "buffer.npz"))
+    with np.load(tmp_path / "buffer.npz") as file:
+        assert set(file) == {*buffer.storage._fields, "rng"}
+        np.testing.assert_array_equal(file["rewards"], np.arange(13, 33))
+        np.testing.assert_array_equal(file["observations"][:, 0], np.arange(13, 33))
+
+
 def test_a_full_ring_fits_a_larger_one(tmp_path):
     fill(ReplayBuffer(20, VECTOR, DISCRETE), steps=33).save_state(str(tmp_path / "buffer.npz"))
     larger = ReplayBuffer(40, VECTOR, DISCRETE)
@@ -92,8 +149,13 @@ def test_refuses_what_it_cannot_hold(tmp_path):
     with pytest.raises(UserError, match="empty"):
         ReplayBuffer(10, VECTOR, DISCRETE).sample(1, 1)
     fill(ReplayBuffer(20, VECTOR, DISCRETE), steps=20).save_state(str(tmp_path / "buffer.npz"))
-    with pytest.raises(UserError, match="do not fit"):
-        ReplayBuffer(10, VECTOR, DISCRETE).load_state(str(tmp_path / "buffer.npz"))
+    path = str(tmp_path / "buffer.npz")
+    with pytest.raises(UserError, match="has 20 transitions, and 10 fit"):
+        ReplayBuffer(10, VECTOR, DISCRETE).load_state(path)
+    with pytest.raises(UserError, match="does not fit: observations is float32"):
+        ReplayBuffer(20, gym.spaces.Box(-1.0, 1.0, (4,), np.float32), DISCRETE).load_state(path)
+    with pytest.raises(UserError, match="does not fit: observations is float32"):
+        ReplayBuffer(20, gym.spaces.Box(-1.0, 1.0, (3,), np.float64), DISCRETE).load_state(path)
 
 
 class Episodes:

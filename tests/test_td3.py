@@ -1,4 +1,4 @@
-"""TD3 against a computation of its own in NumPy: the twins, the delay and the smoothing noise."""
+"""TD3 against the same computation in NumPy: the twin critics, the delay, and the target noise."""
 
 from common.replay_buffer import Transitions
 import numpy as np
@@ -32,13 +32,13 @@ class NumpyTD3:
 
     def update(self, batch, noise):
         config, size = self.config, len(batch.rewards)
-        noise = np.clip(noise, -config.noise_clip, config.noise_clip) * (HIGH - LOW) / 2
+        noise = np.clip(noise, -config.target_noise_clip, config.target_noise_clip) * (HIGH - LOW) / 2
         next_actions = np.clip(self.target_actor.forward(batch.next_observations) + noise, LOW, HIGH)
         inputs = np.hstack([batch.next_observations, next_actions])
         next_q = np.minimum(self.target_critic.forward(inputs), self.target_critic_2.forward(inputs))[:, 0]
         target = batch.rewards + config.gamma * np.where(batch.terminated, 0.0, next_q)
         loss = 0.0
-        for critic in (self.critic, self.critic_2):
+        for critic in (self.critic_2, self.critic):
             q = critic.forward(np.hstack([batch.observations, batch.actions]))[:, 0]
             critic.adam(critic.backward(2 * (q - target)[:, None] / size)[0])
             loss += ((q - target) ** 2).mean()
@@ -49,7 +49,7 @@ class NumpyTD3:
             self.actor.adam(self.actor.backward(slope)[0])
             for name in ("actor", "critic", "critic_2"):
                 getattr(self, f"target_{name}").follow(getattr(self, name), config.tau)
-        return loss
+        return loss, q.mean()  # of the first critic
 
 
 def test_updates_equal_numpy():
@@ -67,10 +67,13 @@ def test_updates_equal_numpy():
     batches = random_batches(num_batches=7, batch_size=32)
     metrics = agent.update(batches)
     generator = tf.random.Generator.from_seed(config.seed)
-    draw = tf.function(lambda: generator.normal((32, 2), stddev=config.policy_noise), jit_compile=True)
+    draw = tf.function(lambda: generator.normal((32, 2), stddev=config.target_noise), jit_compile=True)
     noises = [draw().numpy() for _ in range(7)]
-    losses = [expected.update(Transitions(*(f[k] for f in batches)), noises[k]) for k in range(7)]
-    np.testing.assert_allclose(metrics["td_loss"], np.mean(losses), rtol=1e-5)
+    for k in range(7):
+        loss, q_values = expected.update(Transitions(*(field[k] for field in batches)), noises[k])
+    assert set(metrics) == {"td_loss", "q_values"}  # those of the last minibatch
+    np.testing.assert_allclose(metrics["td_loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["q_values"], q_values, rtol=1e-4, atol=1e-5)
     assert_same_weights(agent, expected, NETWORKS)
 
 
@@ -99,10 +102,11 @@ def test_actor_and_targets_move_every_policy_frequency_updates(policy_frequency)
     assert agent.update.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize(("policy_noise", "noise_clip"), [(0.05, 0.5), (0.2, 0.1)])
-def test_smoothing_noise(policy_noise, noise_clip, monkeypatch):
-    """Noise of its own for each sample and dimension, in half ranges, clipped; the action in its bounds."""
-    agent = Agent(OBSERVATIONS, ACTIONS, Config(policy_noise=policy_noise, noise_clip=noise_clip))
+@pytest.mark.parametrize(("target_noise", "target_noise_clip"), [(0.05, 0.5), (0.2, 0.1)])
+def test_target_noise(target_noise, target_noise_clip, monkeypatch):
+    """Independent noise for each sample and dimension, in half ranges, clipped; the action in its bounds."""
+    config = Config(target_noise=target_noise, target_noise_clip=target_noise_clip)
+    agent = Agent(OBSERVATIONS, ACTIONS, config)
     seen = []
     q_values_of = td3.q_values_of
     monkeypatch.setattr(td3, "q_values_of", lambda *args: seen.append(args) or q_values_of(*args))
@@ -116,21 +120,21 @@ def test_smoothing_noise(policy_noise, noise_clip, monkeypatch):
     noise = noise.numpy()[(np.abs(actions - LOW) > 0.01).all(1) & (np.abs(actions - HIGH) > 0.01).all(1)]
     assert noise.shape[1] == 2 and len(noise) > 2000
     clipped_normal = np.clip(
-        policy_noise * np.random.default_rng(0).normal(size=100_000), -noise_clip, noise_clip
+        target_noise * np.random.default_rng(0).normal(size=100_000), -target_noise_clip, target_noise_clip
     )
     np.testing.assert_allclose(noise.std(axis=0), clipped_normal.std(), rtol=0.1)
-    assert np.abs(noise).max() <= noise_clip + 1e-5
+    assert np.abs(noise).max() <= target_noise_clip + 1e-5
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.06
-    agent.config.policy_noise = agent.config.noise_clip = 10.0
+    agent.config.target_noise = agent.config.target_noise_clip = 10.0
     agent.learn_critic(batch)
     actions = seen[4][2].numpy()
     np.testing.assert_array_equal([actions.min(axis=0), actions.max(axis=0)], [LOW, HIGH])
 
 
-def test_the_smoothing_generator_survives(tmp_path):
-    """A checkpoint holds the generator of the noise, with the state that it had come to."""
+def test_the_generator_of_the_target_noise_is_in_the_checkpoint(tmp_path):
+    """It is there with the state that it had reached."""
     result = train(quick(td3, "Quadratic", tmp_path, total_timesteps=600))
     (checkpoint,) = (result.folder / "checkpoints").iterdir()
-    (name,) = (n for n, _ in tf.train.list_variables(str(checkpoint / "variables")) if "smoothing" in n)
+    (name,) = (n for n, _ in tf.train.list_variables(str(checkpoint / "variables")) if "target_rng" in n)
     state = tf.train.load_variable(str(checkpoint / "variables"), name)
     assert (state != tf.random.Generator.from_seed(0).state.numpy()).any()

@@ -1,0 +1,120 @@
+"""Acting in NumPy or in a compiled call, against the Keras model."""
+
+from common.networks import NETWORKS, lstm, mlp, tanh_mlp
+from common.numpy_inference import CompiledNetwork, NumpyNetwork, as_array, fast_copy
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("build", [mlp, tanh_mlp])
+@pytest.mark.parametrize(("input_shape", "hidden_sizes"), [((4,), (120, 84)), ((3, 2), (32,)), ((5,), ())])
+def test_numpy_copy_equals_the_keras_model(build, input_shape, hidden_sizes):
+    model = build(input_shape, hidden_sizes, 3)
+    copy = NumpyNetwork(model)
+    inputs = np.random.default_rng(0).normal(size=(8, *input_shape)).astype(np.float32)
+    before = inputs.copy()
+    np.testing.assert_allclose(copy(inputs), model(inputs), atol=1e-6)
+    np.testing.assert_array_equal(inputs, before)  # it works in place, but not in the caller's array
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Activation("tanh"),
+        keras.layers.Activation("relu"),
+        keras.layers.Rescaling([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]),
+        keras.layers.Flatten(),
+    ],
+)
+def test_numpy_copy_of_layers_without_weights(layer):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(2.0), layer])
+    inputs = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    before = inputs.copy()
+    np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), atol=1e-6)
+    np.testing.assert_array_equal(inputs, before)
+
+
+def test_numpy_copy_of_batch_normalization():
+    layer = keras.layers.BatchNormalization(center=False, scale=False, epsilon=0.5, trainable=False)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    layer.moving_mean.assign([1.0, 2.0, 3.0])
+    layer.moving_variance.assign([4.0, 0.0, 1.0])
+    inputs = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), atol=1e-6)
+    with pytest.raises(TypeError, match="BatchNormalization without center and scale"):
+        NumpyNetwork(keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()]))
+
+
+def test_numpy_copy_changes_at_refresh_and_not_before():
+    model = mlp((4,), (8,), 2)
+    copy, inputs = NumpyNetwork(model), np.ones((1, 4), np.float32)
+    first = copy(inputs)
+    model.set_weights([weights + 1.0 for weights in model.get_weights()])
+    np.testing.assert_array_equal(copy(inputs), first)
+    copy.refresh()
+    np.testing.assert_allclose(copy(inputs), model(inputs), rtol=1e-6)
+
+
+def test_numpy_copy_scales_integer_observations_as_the_model_does():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(1 / 255), keras.layers.Dense(2)])
+    inputs = np.array([[0, 10, 128, 255]], np.uint8)
+    np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), atol=1e-6)
+
+
+def test_numpy_copy_has_the_weights_of_its_first_call():
+    """A resumed run restores the weights after the copy is made."""
+    model = mlp((4,), (8,), 2)
+    copy, inputs = NumpyNetwork(model), np.ones((1, 4), np.float32)
+    model.set_weights([weights + 1.0 for weights in model.get_weights()])
+    np.testing.assert_allclose(copy(inputs), model(inputs), rtol=1e-6)
+
+
+def test_numpy_copy_is_not_the_weights_themselves():
+    variable = keras.Variable(np.ones(3, np.float32))
+    array = as_array(variable)
+    variable.assign_add(np.ones(3, np.float32))
+    np.testing.assert_array_equal(array, np.ones(3))
+    np.testing.assert_array_equal(as_array(variable), variable.numpy())
+
+
+def test_numpy_copy_refuses_layers_it_does_not_know():
+    with pytest.raises(TypeError, match="LayerNormalization"):
+        NumpyNetwork(keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization()]))
+    with pytest.raises(TypeError, match="NumpyNetwork cannot copy"):
+        NumpyNetwork(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "gelu")]))
+
+
+def test_numpy_copy_refuses_a_model_that_is_no_chain():
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(2)(inputs) + 1.0
+    with pytest.raises(TypeError, match="chains of layers only"):
+        NumpyNetwork(keras.Model(inputs, outputs))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_acting_equals_the_model_and_follows_it(network):
+    shape = {"mlp": (4,), "cnn": (2, 10, 10, 3), "lstm": (6, 4)}[network]
+    model = NETWORKS[network](shape, (16, 8), 3)
+    fast = fast_copy(model)
+    assert isinstance(fast, NumpyNetwork) == (network == "mlp")
+    for batch in (1, 5):
+        inputs = np.random.default_rng(batch).integers(256, size=(batch, *shape)).astype(np.uint8)
+        np.testing.assert_allclose(fast(inputs), model(inputs.astype(np.float32)), rtol=1e-4, atol=1e-5)
+    model.set_weights([weights + 0.1 for weights in model.get_weights()])
+    fast.refresh()
+    np.testing.assert_allclose(fast(inputs), model(inputs.astype(np.float32)), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_acting_traces_once():
+    fast = CompiledNetwork(lstm((6, 4), (8,), 3))
+    for batch in (1, 16, 7, 1):
+        fast(np.zeros((batch, 6, 4), np.float32))
+    assert fast._call.experimental_get_tracing_count() == 1
+
+
+def test_numpy_copy_of_a_chain_in_a_chain():
+    inner = mlp((8,), (6,), 2)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), inner])
+    inputs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_allclose(NumpyNetwork(model)(inputs), model(inputs), atol=1e-6)

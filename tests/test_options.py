@@ -1,0 +1,61 @@
+"""Options: validation against their types and ranges, and the name of the script."""
+
+import dataclasses
+
+from common.errors import UserError
+from common.options import RunConfig, validate
+import pytest
+
+
+def test_the_defaults_are_valid(script, module):
+    validate(module(script).Config())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "requirement"),
+    [
+        ("num_envs", 0, "greater than 0"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("seed", 2**32, "less than 4294967296"),
+        ("log_frequency", 0, "greater than 0"),
+        ("eval_episodes", -1, "greater than or equal to 0"),
+        ("total_timesteps", -5, "greater than 0"),
+        ("total_timesteps", 1.5, "a valid integer"),
+        ("env_id", 3, "a valid string"),
+    ],
+)
+def test_options_are_checked_against_their_annotations(name, value, requirement):
+    config = dataclasses.replace(RunConfig(), **{name: value})
+    with pytest.raises(UserError) as error:
+        validate(config)
+    message = str(error.value)
+    assert message.startswith(f"--{name.replace('_', '-')} is {value}: it must be {requirement}"), message
+    assert "\n" not in message
+
+
+def test_a_choice_that_does_not_exist_is_an_error_from_python_too(module):
+    with pytest.raises(UserError, match="--loss is hubber: it must be 'squared' or 'huber'"):
+        module("dqn").train(module("dqn").Config(loss="hubber"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_envs": 0}, "--num-envs is 0"),
+        ({"total_timesteps": -5}, "--total-timesteps is -5"),
+        ({"gamma": 1.5}, "--gamma is 1.5"),
+        ({"gamma": float("nan")}, "--gamma is nan"),
+        ({"env_id": "NoSuchEnv-v0"}, "doesn't exist"),
+        ({"env_id": "tests.environments:TextObservation-v0"}, "wrap the environment"),
+    ],
+)
+def test_wrong_options_stop_a_run_before_it_creates_anything(script, options, words, module, tmp_path):
+    config = module(script).Config(**options, runs_dir=str(tmp_path / "runs"))
+    with pytest.raises(UserError, match=words) as error:
+        module(script).train(config)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_algorithm_is_the_name_of_the_script(script, module):
+    assert module(script).Config().algorithm == script

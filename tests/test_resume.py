@@ -1,0 +1,90 @@
+"""A run that goes on from its checkpoint: the networks, what it does next, and what it learns from there."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.conftest import environment, metrics
+from tests.environments import Recorded
+
+LEARNING = {
+    "learning_starts": 20,
+    "train_frequency": 20,
+    "gradient_steps": 2,
+    "batch_size": 20,
+    "tau": 0.5,
+    "target_network_frequency": 3,
+    "num_envs": 2,
+    "num_steps": 10,
+    "num_epochs": 2,
+    "num_minibatches": 2,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "max_grad_norm": 100.0,
+    "learning_rate": 0.02,
+    "actor_learning_rate": 0.02,
+    "critic_learning_rate": 0.02,
+    "eager": True,
+}
+
+
+def steps_made(result):
+    """Environment steps of a run, which may be some more than it was asked for."""
+    return int(metrics(result.folder)["global_step"][-1])
+
+
+def assert_same_networks(one, other):
+    """All weights of all networks are equal, but for rounding."""
+    assert one.networks.keys() == other.networks.keys()
+    for name in one.networks:
+        weights, same = (
+            [network] if isinstance(network, np.ndarray) else network.get_weights()
+            for network in (one.networks[name], other.networks[name])
+        )
+        for w, s in zip(weights, same):
+            np.testing.assert_allclose(w, s, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(script, module, configured):
+    """Weights, targets, optimizers, buffer and generators: without one of them, the second half differs."""
+    train = module(script).train
+    options = LEARNING | {"anneal_learning_rate": 0.0, "start_epsilon": 0.5, "end_epsilon": 0.5, "bins": (1,)}
+    box = script not in ("q_learning", "dqn", "double_dqn", "dueling_dqn")
+    env_id = f"tests.environments:Repeated{'Box' if box else ''}-v0"
+    config = configured(script, env_id=env_id, total_timesteps=60, **options)
+    half = train(config)
+    nothing_left = train(dataclasses.replace(config, resume=str(half.folder)))
+    assert_same_networks(nothing_left, half)
+
+    config.total_timesteps = 2 * steps_made(half)
+    resumed = train(dataclasses.replace(config, resume=str(half.folder)))
+    whole = train(config)
+    assert len(whole.episode_returns) == config.total_timesteps
+    np.testing.assert_allclose(resumed.episode_returns, whole.episode_returns, rtol=1e-5)
+    assert_same_networks(resumed, whole)
+
+
+def best_actions(result, observations):
+    """What the networks of a run think best: of a table, with 2 bins for each of 3 numbers."""
+    if "q_table" in result.networks:
+        return result.model[(observations >= 0) @ [4, 2, 1]].argmax(axis=-1)
+    outputs = result.model(observations).numpy()
+    return outputs if "actor" in result.networks else outputs.argmax(axis=-1)
+
+
+@pytest.mark.parametrize("script", ["q_learning", "dqn", "double_dqn", "dueling_dqn", "ddpg", "td3"])
+def test_a_resumed_run_acts_by_the_policy_that_was_saved(script, module, configured):
+    """Nothing explores and no update follows: every action is the best one of the first run."""
+    train = module(script).train
+    env_id = environment(script, "Recorded")
+    first = train(configured(script, env_id=env_id, total_timesteps=200, bins=(2,), **LEARNING))
+    still = {"start_epsilon": 0.0, "end_epsilon": 0.0, "exploration_noise": 0.0, "train_frequency": 10**6}
+    if script == "q_learning":
+        still["learning_rate"] = 0.0
+    options = LEARNING | still | {"bins": (2,), "resume": str(first.folder), "total_timesteps": 300}
+    Recorded.forget()
+    train(configured(script, env_id=env_id, **options))
+    best = best_actions(first, np.array(Recorded.observations))
+    assert len(best) == 100 and len(np.unique(best, axis=0)) > 1
+    np.testing.assert_allclose(Recorded.actions, best, rtol=1e-5, atol=1e-6)
