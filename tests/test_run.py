@@ -243,6 +243,17 @@ def test_runs_from_any_folder_and_from_python(tmp_path, monkeypatch, module):
     assert len(result.episode_returns) > 3 and Path("here").is_dir()
 
 
+@pytest.mark.parametrize("name", ["dqn", "ppo"])
+def test_dict_observations_train(name, module, configured):
+    rollouts = {"num_envs": 2, "num_steps": 10, "num_minibatches": 2, "num_epochs": 1}
+    updates = {"learning_starts": 50, "train_frequency": 20, "gradient_steps": 1, "batch_size": 8}
+    env_id = "tests.environments:DictObservation-v0"
+    config = configured(name, env_id=env_id, total_timesteps=100, eval_episodes=2, **rollouts, **updates)
+    result = module(name).train(config)
+    assert result.model.input_shape == (None, 5)
+    np.testing.assert_array_equal(result.evaluation_returns, [6.0, 6.0])
+
+
 def test_a_model_is_not_saved_if_not_asked_for(tmp_path, module, capsys):
     q_learning = module("q_learning")
     config = q_learning.Config(total_timesteps=50, eval_episodes=0, save_model=False, runs_dir=str(tmp_path))
