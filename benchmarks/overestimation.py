@@ -83,7 +83,11 @@ def train(options: Options) -> list[dict[str, Any]]:
         def log(self, **metrics: Any) -> None:
             if self.row_is_due:
                 means = measure(self)
-                row = {"script": self.config.algorithm, "env_id": self.config.env_id, "seed": self.config.seed}
+                row = {
+                    "script": self.config.algorithm,
+                    "env_id": self.config.env_id,
+                    "seed": self.config.seed,
+                }
                 row |= {"global_step": self.global_step}
                 rows.append(row | {name: round(value, 3) for name, value in means.items()})
                 super().log(**metrics, **means)

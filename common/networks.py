@@ -15,7 +15,6 @@ def mlp(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
-    layer_normalization: bool = False,
     name: str | None = None,
 ) -> keras.Sequential:
     """Build a perceptron (batch, *input_shape) -> (batch, output_size): ReLU layers, then a linear output.
@@ -24,13 +23,12 @@ def mlp(
         input_shape: shape of one input; it is flattened if it has more than one axis.
         hidden_sizes: units of each hidden layer; () makes the network linear.
         output_size: units of the output layer; None leaves it out.
-        layer_normalization: whether to normalize the inputs of each ReLU.
         name: name of the model.
     """
     layers = [keras.Input(input_shape)]
     if len(input_shape) > 1 or output_size is None:  # without an output layer there must be some layer
         layers.append(keras.layers.Flatten())
-    layers += _relu_layers(hidden_sizes, layer_normalization)
+    layers += [keras.layers.Dense(size, "relu") for size in hidden_sizes]
     if output_size is not None:
         layers.append(keras.layers.Dense(output_size))
     return keras.Sequential(layers, name=name)
@@ -77,7 +75,6 @@ def cnn(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
-    layer_normalization: bool = False,
     name: str | None = None,
 ) -> keras.Sequential:
     """Build a convolutional network (batch, *input_shape) -> (batch, output_size) with a linear output.
@@ -90,7 +87,6 @@ def cnn(
             pixels from 0 to 255, which the model scales itself.
         hidden_sizes: units of each dense layer after the convolutions.
         output_size: units of the output layer; None leaves it out.
-        layer_normalization: whether to normalize the inputs of each ReLU.
         name: name of the model.
     """
     *frames, height, width, channels = input_shape
@@ -102,7 +98,7 @@ def cnn(
     kinds = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(height, width) >= 36 else [(16, 3, 1)]
     layers += [keras.layers.Conv2D(*kind, activation="relu") for kind in kinds]
     layers.append(keras.layers.Flatten())
-    layers += _relu_layers(hidden_sizes, layer_normalization)
+    layers += [keras.layers.Dense(size, "relu") for size in hidden_sizes]
     if output_size is not None:
         layers.append(keras.layers.Dense(output_size))
     return keras.Sequential(layers, name=name)
@@ -113,7 +109,6 @@ def lstm(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
-    layer_normalization: bool = False,
     name: str | None = None,
 ) -> keras.Sequential:
     """Build a recurrent network (batch, frames, features) -> (batch, output_size) with a linear output.
@@ -125,7 +120,6 @@ def lstm(
         input_shape: (frames, features).
         hidden_sizes: units of the LSTM, then of each dense layer after it.
         output_size: units of the output layer; None leaves it out.
-        layer_normalization: whether to normalize the inputs of each ReLU.
         name: name of the model.
 
     Raises:
@@ -135,21 +129,10 @@ def lstm(
         raise UserError("--network lstm needs a size for the LSTM: give --hidden-sizes one more number")
     lstm_size, *dense_sizes = hidden_sizes
     layers = [keras.Input(input_shape), keras.layers.LSTM(lstm_size, unroll=True)]
-    layers += _relu_layers(dense_sizes, layer_normalization)
+    layers += [keras.layers.Dense(size, "relu") for size in dense_sizes]
     if output_size is not None:
         layers.append(keras.layers.Dense(output_size))
     return keras.Sequential(layers, name=name)
-
-
-def _relu_layers(sizes: Sequence[int], layer_normalization: bool) -> list[keras.Layer]:
-    """Return Dense layers with ReLUs, with layer normalization (Ba et al. 2016) in between or not."""
-    if not layer_normalization:
-        return [keras.layers.Dense(size, "relu") for size in sizes]
-    layers = []
-    for size in sizes:
-        normalization = keras.layers.LayerNormalization(epsilon=1e-5)
-        layers += [keras.layers.Dense(size), normalization, keras.layers.Activation("relu")]
-    return layers
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}

@@ -47,8 +47,8 @@ class NumpyNetwork:
     first call after `refresh()`.
 
     Args:
-        model: a Keras model whose layers form a chain of Dense, Activation, Flatten, Rescaling,
-            LayerNormalization, and BatchNormalization without `center` and `scale`, or of such chains.
+        model: a Keras model whose layers form a chain of Dense, Activation, Flatten, Rescaling, and
+            BatchNormalization without `center` and `scale`, or of such chains.
 
     Raises:
         TypeError: for another layer, or an activation that is not in `ACTIVATIONS`.
@@ -88,15 +88,6 @@ class NumpyNetwork:
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.float32(layer.scale), np.float32(layer.offset)
             return lambda x: x * scale + offset
-        if isinstance(layer, keras.layers.LayerNormalization):
-            gamma, beta, epsilon = as_array(layer.gamma), as_array(layer.beta), np.float32(layer.epsilon)
-
-            def layer_normalization(x):
-                x -= np.add.reduce(x, axis=-1, keepdims=True) / x.shape[-1]
-                variance = np.einsum("ij,ij->i", x, x)[:, None] / x.shape[-1]
-                return x / np.sqrt(variance + epsilon) * gamma + beta
-
-            return layer_normalization
         if isinstance(layer, keras.layers.BatchNormalization) and not (layer.center or layer.scale):
             mean, variance = as_array(layer.moving_mean), as_array(layer.moving_variance)
             inverse_std = np.float32(1.0) / np.sqrt(variance + np.float32(layer.epsilon))
@@ -115,7 +106,7 @@ class NumpyNetwork:
             return dense
         raise TypeError(
             f"NumpyNetwork cannot copy {layer}: it knows Dense and Activation (linear, relu, tanh), Flatten,"
-            " Rescaling, LayerNormalization, and BatchNormalization without center and scale"
+            " Rescaling, and BatchNormalization without center and scale"
         )
 
 

@@ -14,11 +14,10 @@ Key idea: two streams on top of shared layers estimate V(s) and the advantage of
 transition improves V, whichever action was taken. Subtracting the mean in (5) makes V and A identifiable; V
 does not change which action is best, so acting needs A alone. (2) is Double DQN's, as in the paper.
 
-Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images),
-with layer normalization; Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones
-(--loss huber); soft target updates; many updates in one call; sizes and schedules for small tasks; uniform
-replay, as in the paper's first experiment; the gradient that enters the shared layers is not scaled by
-1/√2.
+Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
+Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); soft
+target updates; many updates in one call; sizes and schedules for small tasks; uniform replay, as in the
+paper's first experiment; the gradient that enters the shared layers is not scaled by 1/√2.
 
 Run: python dueling_dqn/dueling_dqn.py  Parent: diff double_dqn/double_dqn.py dueling_dqn/dueling_dqn.py
 """
@@ -47,15 +46,17 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment with a Discrete action space."""
-    total_timesteps: PositiveInt = 50_000
+    total_timesteps: PositiveInt = 200_000
     """Environment steps to train for, summed over all environments."""
-    learning_rate: Positive = 1e-3
+    num_envs: PositiveInt = 8
+    """Number of environments stepped together (paper: 1)."""
+    learning_rate: Positive = 2.3e-3
     """Initial learning rate of Adam (paper: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 0)."""
     adam_epsilon: Positive = 3.125e-4
     """ε of Adam (Dopamine's DQN on CartPole: 3.125e-4)."""
-    buffer_size: PositiveInt = 50_000
+    buffer_size: PositiveInt = 200_000
     """Capacity of the replay buffer, in transitions (paper: 1,000,000)."""
     gamma: Fraction = 0.99
     """Discount factor γ (paper: 0.99)."""
@@ -67,22 +68,20 @@ class Config(RunConfig):
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration rate ε at the first step (paper: 1)."""
-    end_epsilon: Fraction = 0.05
+    end_epsilon: Fraction = 0.02
     """Exploration rate ε after the annealing (paper: 0.1; tuned Double DQN: 0.01)."""
     exploration_fraction: PositiveFraction = 0.2
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000
     """Environment steps before the first update (paper: 50,000)."""
-    train_frequency: PositiveInt = 128
+    train_frequency: PositiveInt = 512
     """Environment steps, over all environments, between calls of the update (paper: 4)."""
     gradient_steps: PositiveInt = 64
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Q network: mlp for vectors, cnn for images (paper), lstm for sequences of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
     """Units of the shared layers (the LSTM first), then of one layer in each stream (paper: 512 in each)."""
-    layer_normalization: bool = True
-    """Normalize the inputs of each ReLU in the dense layers, which stabilizes Q (paper: no)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
     clip_rewards: bool = False
@@ -97,11 +96,10 @@ class Config(RunConfig):
 
 def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Config) -> keras.Model:
     """Build Q (batch, *input_shape) -> (batch, num_actions). Each stream has its own last hidden layer."""
-    options = {"layer_normalization": config.layer_normalization}
-    shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None, **options)
+    shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None)
     features, stream_sizes = shared.outputs[0], config.hidden_sizes[-1:]
-    value = mlp(features.shape[1:], stream_sizes, 1, name="value", **options)(features)
-    advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage", **options)(features)
+    value = mlp(features.shape[1:], stream_sizes, 1, name="value")(features)
+    advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage")(features)
     q_values = value + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
     return keras.Model(shared.inputs[0], q_values, name="q_network")
 

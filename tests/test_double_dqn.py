@@ -31,7 +31,7 @@ def test_the_online_network_selects_and_the_target_network_evaluates():
 
 
 def test_the_action_is_selected_for_each_observation():
-    config = Config(hidden_sizes=(8,), gamma=0.9, loss="squared", layer_normalization=False)
+    config = Config(hidden_sizes=(8,), gamma=0.9, loss="squared")
     agent = Agent(OBSERVATIONS, gym.spaces.Discrete(2), config)
     rng = np.random.default_rng(1)
     for network in (agent.q_network, agent.target_network):

@@ -30,10 +30,7 @@ def random_batches(num_batches, batch_size, seed=0):
 
 
 class NumpyDQN:
-    """One hidden layer of ReLUs, its gradient by hand, and Adam (Kingma & Ba 2015, section 2), in float64.
-
-    With layer normalization the hidden layer is ReLU(γ z / std(z) + β), z = x W + b − its mean.
-    """
+    """One hidden layer of ReLUs, its gradient by hand, and Adam (Kingma & Ba 2015, section 2), in float64."""
 
     def __init__(self, weights, config):
         self.online = [w.astype(np.float64) for w in weights]
@@ -41,24 +38,11 @@ class NumpyDQN:
         self.first, self.second = ([np.zeros_like(w) for w in self.online] for _ in range(2))
         self.config, self.updates = config, 0
 
-    def forward(self, weights, x):
-        kernel, bias, *scale_and_offset, out_kernel, out_bias = weights
-        inputs = x @ kernel + bias
-        if scale_and_offset:
-            scale, offset = scale_and_offset
-            inputs = inputs - inputs.mean(axis=1, keepdims=True)
-            self.std = np.sqrt((inputs**2).mean(axis=1, keepdims=True) + 1e-5)
-            self.normalized = inputs / self.std
-            inputs = scale * self.normalized + offset
-        hidden = np.maximum(inputs, 0.0)
+    @staticmethod
+    def forward(weights, x):
+        kernel, bias, out_kernel, out_bias = weights
+        hidden = np.maximum(x @ kernel + bias, 0.0)
         return hidden, hidden @ out_kernel + out_bias
-
-    def through_normalization(self, gradient):
-        """Return the gradients of scale, offset, and input for that of the output."""
-        n, scale = self.normalized, self.online[2]
-        inner = gradient * scale
-        inner = inner - inner.mean(axis=1, keepdims=True) - n * (inner * n).mean(axis=1, keepdims=True)
-        return [(gradient * n).sum(axis=0), gradient.sum(axis=0)], inner / self.std
 
     def update(self, batch):
         config, size = self.config, len(batch.rewards)
@@ -74,14 +58,10 @@ class NumpyDQN:
             loss, slope = (0.5 * error**2).mean(), error
         output_gradient = np.zeros_like(all_q)
         output_gradient[np.arange(size), batch.actions] = -slope / size
-        hidden_gradient = output_gradient @ self.online[-2].T * (hidden > 0)
-        of_normalization = []
-        if config.layer_normalization:
-            of_normalization, hidden_gradient = self.through_normalization(hidden_gradient)
+        hidden_gradient = output_gradient @ self.online[2].T * (hidden > 0)
         gradients = [
             batch.observations.T @ hidden_gradient,
             hidden_gradient.sum(axis=0),
-            *of_normalization,
             hidden.T @ output_gradient,
             output_gradient.sum(axis=0),
         ]
@@ -105,11 +85,9 @@ class NumpyDQN:
     [
         {"loss": "huber", "tau": 1.0, "target_network_frequency": 3, "max_grad_norm": 0.1},
         {"loss": "squared", "tau": 0.1, "target_network_frequency": 1, "max_grad_norm": None},
-        {"loss": "squared", "tau": 0.1, "layer_normalization": True, "max_grad_norm": 1.0},
     ],
 )
 def test_updates_equal_numpy(options):
-    options = {"layer_normalization": False} | options
     config = Config(hidden_sizes=(16,), gamma=0.9, learning_rate=0.01, **options)
     agent = Agent(OBSERVATIONS, ACTIONS, config)
     expected = NumpyDQN(agent.q_network.get_weights(), config)
@@ -256,7 +234,8 @@ def test_schedules_and_updates(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Agent, "act", act)
     monkeypatch.setattr(Agent, "update", update)
-    config = Config(total_timesteps=100, exploration_fraction=0.5, learning_starts=40, train_frequency=20)
+    options = {"exploration_fraction": 0.5, "learning_starts": 40, "train_frequency": 20, "num_envs": 1}
+    config = Config(total_timesteps=100, **options)
     config.gradient_steps, config.batch_size, config.eval_episodes = 3, 8, 0
     config.anneal_learning_rate, config.learning_rate, config.end_epsilon = 0.5, 1.0, 0.2
     train(dataclasses.replace(config, runs_dir=str(tmp_path)))

@@ -52,12 +52,10 @@ def test_acts_by_the_advantages_as_by_q():
         assert len(set(greedy)) > 1
 
 
-@pytest.mark.parametrize("normalized", [False, True])
-def test_streams_share_the_layers_below_and_start_with_other_weights(normalized):
-    model, _ = network_and_inputs("mlp", (5,), layer_normalization=normalized)
-    scales_and_offsets = 2 * (16 + 12 + 12) if normalized else 0
+def test_streams_share_the_layers_below_and_start_with_other_weights():
+    model, _ = network_and_inputs("mlp", (5,))
     assert sum(int(np.prod(w.shape)) for w in model.trainable_variables) == (
-        (5 * 16 + 16) + 2 * (16 * 12 + 12) + (12 * 1 + 1) + (12 * 3 + 3) + scales_and_offsets
+        (5 * 16 + 16) + 2 * (16 * 12 + 12) + (12 * 1 + 1) + (12 * 3 + 3)
     )
     value_hidden, advantage_hidden = (
         model.get_layer(name).layers[0].kernel for name in ("value", "advantage")

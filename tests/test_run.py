@@ -79,13 +79,17 @@ def test_a_killed_run_is_resumed(script, tmp_path, command, short_run):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (folder,) = (tmp_path / "runs").iterdir()
+    checkpoint = max(int(path.name) for path in folder.glob("checkpoints/0*"))
     resumed = command(script, "--resume", folder)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[-1].startswith("evaluation: ")
     assert "starts from the beginning" not in resumed.stdout
     _, uninterrupted = short_run(script)
     steps, expected = ([int(row["global_step"]) for row in rows(run)] for run in (folder, uninterrupted))
-    assert steps == expected  # no hole, no duplicate
+    kept = [step for step in expected if step <= checkpoint]
+    assert steps[: len(kept)] == kept and steps == sorted(set(steps)) and steps[-1] == expected[-1]
+    if script != "reinforce":  # whose updates, and so rows, follow the ends of its episodes
+        assert steps == expected  # no hole, no duplicate
 
 
 INTERRUPTED = [  # Ctrl-C for each script; SIGTERM goes the same way through `common`
