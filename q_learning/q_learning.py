@@ -39,7 +39,7 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment with a Discrete action space."""
-    total_timesteps: PositiveInt = 200_000
+    total_timesteps: PositiveInt = 400_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Fraction = 0.2
     """Initial learning rate α; 1 is right for a deterministic environment."""
