@@ -13,8 +13,8 @@ Key idea: the maximum of noisy estimates is biased upward, and DQN both selects 
 with θ⁻. Here the online network θ selects it and θ⁻ evaluates it: they rarely overestimate the same action.
 
 Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
-Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); soft
-target updates; many updates in one call; sizes and schedules for small tasks; a clipped gradient norm.
+Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); many
+updates in one call; sizes and schedules for small tasks; an optimistic initial Q; a clipped gradient norm.
 
 Run: python double_dqn/double_dqn.py              Parent: diff dqn/dqn.py double_dqn/double_dqn.py
 """
@@ -43,23 +43,21 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment with a Discrete action space."""
-    total_timesteps: PositiveInt = 200_000
+    total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
-    num_envs: PositiveInt = 8
-    """Number of environments stepped together (paper: 1)."""
-    learning_rate: Positive = 2.3e-3
+    learning_rate: Positive = 1e-3
     """Initial learning rate of Adam (paper: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 0)."""
     adam_epsilon: Positive = 3.125e-4
     """ε of Adam (Dopamine's DQN on CartPole: 3.125e-4)."""
-    buffer_size: PositiveInt = 200_000
+    buffer_size: PositiveInt = 25_000
     """Capacity of the replay buffer, in transitions (paper: 1,000,000)."""
     gamma: Fraction = 0.99
     """Discount factor γ (paper: 0.99)."""
-    tau: Fraction = 0.01
+    tau: Fraction = 1.0
     """Target update rate τ: 1 copies the online network (paper)."""
-    target_network_frequency: PositiveInt = 1
+    target_network_frequency: PositiveInt = 100
     """Gradient steps C between target updates (paper: 10,000; tuned Double DQN: 30,000)."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
@@ -71,14 +69,16 @@ class Config(RunConfig):
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000
     """Environment steps before the first update (paper: 50,000)."""
-    train_frequency: PositiveInt = 512
+    train_frequency: PositiveInt = 128
     """Environment steps, over all environments, between calls of the update (paper: 4)."""
     gradient_steps: PositiveInt = 64
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Q network: mlp for vectors, cnn for images (paper), lstm for sequences of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the hidden layers, the LSTM first with --network lstm (paper: 512, after convolutions)."""
+    initial_value: float = 100.0
+    """Initial Q: optimistic for CartPole, 1 / (1 − γ); 0 suits most other tasks (paper: near 0)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
     clip_rewards: bool = False
@@ -100,6 +100,7 @@ class Agent(tf.Module):
         self.num_actions = int(action_space.n)
         build_network = NETWORKS[config.network]
         self.q_network = build_network(observation_space.shape, config.hidden_sizes, self.num_actions)
+        self.q_network.layers[-1].bias.assign(tf.fill(self.num_actions, config.initial_value))
         self.target_network = copy_network(self.q_network)
         self.optimizer = keras.optimizers.Adam(
             epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm

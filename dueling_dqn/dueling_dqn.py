@@ -15,8 +15,8 @@ transition improves V, whichever action was taken. Subtracting the mean in (5) m
 does not change which action is best, so acting needs A alone. (2) is Double DQN's, as in the paper.
 
 Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
-Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); soft
-target updates; many updates in one call; sizes and schedules for small tasks; uniform replay, as in the
+Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); many
+updates in one call; sizes and schedules for small tasks; an optimistic initial Q; uniform replay, as in the
 paper's first experiment; the gradient that enters the shared layers is not scaled by 1/√2.
 
 Run: python dueling_dqn/dueling_dqn.py  Parent: diff double_dqn/double_dqn.py dueling_dqn/dueling_dqn.py
@@ -46,23 +46,21 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment with a Discrete action space."""
-    total_timesteps: PositiveInt = 200_000
+    total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
-    num_envs: PositiveInt = 8
-    """Number of environments stepped together (paper: 1)."""
-    learning_rate: Positive = 2.3e-3
+    learning_rate: Positive = 1e-3
     """Initial learning rate of Adam (paper: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 0)."""
     adam_epsilon: Positive = 3.125e-4
     """ε of Adam (Dopamine's DQN on CartPole: 3.125e-4)."""
-    buffer_size: PositiveInt = 200_000
+    buffer_size: PositiveInt = 25_000
     """Capacity of the replay buffer, in transitions (paper: 1,000,000)."""
     gamma: Fraction = 0.99
     """Discount factor γ (paper: 0.99)."""
-    tau: Fraction = 0.01
+    tau: Fraction = 1.0
     """Target update rate τ: 1 copies the online network (paper)."""
-    target_network_frequency: PositiveInt = 1
+    target_network_frequency: PositiveInt = 100
     """Gradient steps C between target updates (paper: 10,000; tuned Double DQN: 30,000)."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
@@ -74,14 +72,16 @@ class Config(RunConfig):
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000
     """Environment steps before the first update (paper: 50,000)."""
-    train_frequency: PositiveInt = 512
+    train_frequency: PositiveInt = 128
     """Environment steps, over all environments, between calls of the update (paper: 4)."""
     gradient_steps: PositiveInt = 64
     """Gradient steps in one call of the update (paper: 1)."""
     network: Literal["mlp", "cnn", "lstm"] = "mlp"
     """Q network: mlp for vectors, cnn for images (paper), lstm for sequences of `frame_stack` vectors."""
-    hidden_sizes: tuple[PositiveInt, ...] = (128, 128)
+    hidden_sizes: tuple[PositiveInt, ...] = (256, 256)
     """Units of the shared layers (the LSTM first), then of one layer in each stream (paper: 512 in each)."""
+    initial_value: float = 100.0
+    """Initial Q: optimistic for CartPole, 1 / (1 − γ); 0 suits most other tasks (paper: near 0)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (paper: 4)."""
     clip_rewards: bool = False
@@ -98,9 +98,10 @@ def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Conf
     """Build Q (batch, *input_shape) -> (batch, num_actions). Each stream has its own last hidden layer."""
     shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None)
     features, stream_sizes = shared.outputs[0], config.hidden_sizes[-1:]
-    value = mlp(features.shape[1:], stream_sizes, 1, name="value")(features)
+    value_stream = mlp(features.shape[1:], stream_sizes, 1, name="value")
+    value_stream.layers[-1].bias.assign([config.initial_value])
     advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage")(features)
-    q_values = value + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
+    q_values = value_stream(features) + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
     return keras.Model(shared.inputs[0], q_values, name="q_network")
 
 

@@ -72,12 +72,8 @@ def configured(module, tmp_path):
     def configure(script, **options):
         config_class = module(script).Config
         known = {field.name for field in dataclasses.fields(config_class)}
-        options = {
-            "hidden_sizes": (16,),
-            "num_envs": 1,
-            "eval_episodes": 0,
-            "runs_dir": str(tmp_path),
-        } | options
+        small = {"hidden_sizes": (16,), "num_envs": 1, "initial_value": 0.0, "eval_episodes": 0}
+        options = small | {"runs_dir": str(tmp_path)} | options
         return config_class(**{name: value for name, value in options.items() if name in known})
 
     return configure

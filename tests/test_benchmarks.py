@@ -16,8 +16,10 @@ from benchmarks import curves, figures, job, learning, options, records, report,
 from benchmarks.intervals import interquartile_mean, interval, with_interval
 
 ROOT = Path(__file__).resolve().parent.parent
-SHORT = {"total_timesteps": 1500, "learning_starts": 200, "eval_episodes": 3, "log_frequency": 100}
-TINY = "--total-timesteps 1500 --learning-starts 200 --eval-episodes 3 --log-frequency 100"
+TINY = "--total-timesteps 1500 --num-envs 1 --train-frequency 128 --learning-starts 200 --eval-episodes 3"
+SHORT = {"total_timesteps": 1500, "num_envs": 1, "train_frequency": 128, "learning_starts": 200}
+SHORT |= {"eval_episodes": 3, "log_frequency": 100}
+TINY += " --log-frequency 100"
 GOOD = settings.Task("dqn", "CartPole-v1", SHORT, seeds=2)
 BAD = settings.Task("dqn", "Acrobot-v1", {"tau": 7}, seeds=1)
 
@@ -135,11 +137,11 @@ def test_learning_that_is_terminated_ends_its_scripts(tmp_path):
     "row", [*settings.TASKS, *settings.PAIRS], ids=lambda row: f"{row.script}-{row.env_id}"
 )
 def test_each_row_of_the_settings_is_a_command_that_the_script_accepts(row):
-    from common.options import check
+    from common.options import validate
 
     pair = isinstance(row, settings.Comparison)
     arguments = f"{settings.command_line(row.ours)} {speed.NO_OUTPUT}" if pair else row.arguments
-    check(options.parse(row.script, f"--env-id {row.env_id} {arguments}"))
+    validate(options.parse(row.script, f"--env-id {row.env_id} {arguments}"))
     assert row.env_id in settings.THRESHOLDS or pair
     assert row.script in settings.SCRIPTS
 

@@ -65,7 +65,7 @@ def test_a_value_of_the_wrong_type_is_one_line(args, words):
         ("--max-grad-norm 2", "max_grad_norm", 2.0),
         ("--clip-rewards", "clip_rewards", True),
         ("--no-save-model", "save_model", False),
-        ("", "buffer_size", 50_000),
+        ("", "buffer_size", Config().buffer_size),
     ],
 )
 def test_values_are_read(args, name, value):

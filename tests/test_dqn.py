@@ -202,6 +202,7 @@ def test_q_in_environments_whose_values_are_known(name, values, tmp_path):
     config = Config(
         env_id=f"tests.environments:{name}-v0",
         total_timesteps=6_000,
+        num_envs=1,
         gamma=0.9,
         learning_starts=100,
         learning_rate=3e-3,

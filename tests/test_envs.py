@@ -18,7 +18,7 @@ COUNTER = "tests.environments:Counter-v0"
 
 def discrete_envs(env_id=COUNTER, **options):
     """Make the environments of DQN."""
-    return make_envs(dqn.Config(env_id=env_id, **options), gym.spaces.Discrete)
+    return make_envs(dqn.Config(**{"env_id": env_id, "num_envs": 1} | options), gym.spaces.Discrete)
 
 
 def test_every_step_is_a_transition_with_its_true_next_observation():

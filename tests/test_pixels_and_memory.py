@@ -8,7 +8,13 @@ import pytest
 from tests.conftest import error_line, run_script
 
 DEEP = ["dqn", "double_dqn", "dueling_dqn"]
-SHORT = {"total_timesteps": 300, "learning_starts": 100, "train_frequency": 50, "gradient_steps": 2}
+SHORT = {
+    "num_envs": 1,
+    "total_timesteps": 300,
+    "learning_starts": 100,
+    "train_frequency": 50,
+    "gradient_steps": 2,
+}
 
 
 def train_with_its_buffer(script, monkeypatch, **options):

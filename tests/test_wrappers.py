@@ -14,7 +14,7 @@ from tests.environments import Counter
 
 def discrete_envs(env_id, **options):
     """Make the environments of DQN."""
-    return make_envs(dqn.Config(env_id=env_id, **options), gym.spaces.Discrete)
+    return make_envs(dqn.Config(env_id=env_id, num_envs=1, **options), gym.spaces.Discrete)
 
 
 # Finite values
