@@ -101,7 +101,8 @@ def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Conf
     value_stream = mlp(features.shape[1:], stream_sizes, 1, name="value")
     value_stream.layers[-1].bias.assign([config.initial_value])
     advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage")(features)
-    q_values = value_stream(features) + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
+    value = value_stream(features)
+    q_values = value + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
     return keras.Model(shared.inputs[0], q_values, name="q_network")
 
 

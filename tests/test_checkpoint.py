@@ -113,7 +113,7 @@ def test_an_interrupted_checkpoint_is_not_resumed_from(tmp_path):
     ("name", "other"),
     [
         ("agent", tf.Module()),
-        ("table", np.zeros((1, 3))),  # an assignment would broadcast it
+        ("table", np.zeros((4, 2, 3))),  # an assignment would broadcast the saved one
         ("rng", np.random.Generator(np.random.MT19937(0))),
     ],
 )
