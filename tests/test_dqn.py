@@ -137,7 +137,8 @@ def test_the_learning_rate_of_a_call_is_that_of_its_steps(script, module):
 def test_the_seed_state_of_an_lstm_does_not_take_part_in_target_updates(script, module):
     """An LSTM layer has an integer variable, the state of its random seed."""
     space = gym.spaces.Box(-1.0, 1.0, (4, 3), np.float32)
-    config = module(script).Config(network="lstm", hidden_sizes=(8, 8), frame_stack=4, tau=0.5)
+    soft = {"tau": 0.5, "target_network_frequency": 1}
+    config = module(script).Config(network="lstm", hidden_sizes=(8, 8), frame_stack=4, **soft)
     agent = module(script).Agent(space, ACTIONS, config)
     before = [w.numpy() for w in agent.target_network.non_trainable_variables]
     assert before and all(np.issubdtype(w.dtype, np.integer) for w in before)
