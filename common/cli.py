@@ -138,7 +138,7 @@ def _integers(args: list[str], hints: dict[str, Any]) -> list[str]:
     for arg in args:
         name, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
         option = name[2:].replace("-", "_") or option
-        takes_int = "int" in re.findall(r"\w+", str(hints.get(option, ""))) or hints.get(option) is int
+        takes_int = "int" in re.findall(r"\w+", str(hints.get(option, "")))
         if takes_int and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", value) and float(value).is_integer():
             value = str(int(float(value)))
         result.append(name + equals + value if name else value)

@@ -111,13 +111,12 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
             should end an episode in an environment without lives.
     """
     view = view_options(config)
-    with make_env(config.env_id, **view) as env:
-        _check_action_space(env, config, action_spaces, bounded)
 
     def create():
         if multiprocessing.parent_process():  # the parent handles Ctrl-C and ends its workers
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         env = make_env(config.env_id, **view)
+        _check_action_space(env, config, action_spaces, bounded)
         env = KeepEpisodeInfo(gym.wrappers.RecordEpisodeStatistics(env))
         if getattr(config, "terminal_on_life_loss", False):
             env = LifeLoss(env)
