@@ -16,10 +16,10 @@ import typing
 from typing import Annotated, Any
 
 from common.errors import UserError
-from common.evaluation import evaluate_saved_model
 from common.options import RunConfig
-from common.run import Stopped
 from common.run_folder import load_config
+from common.saved_model import evaluate_saved_model
+from common.signals import Stopped
 import tyro
 
 

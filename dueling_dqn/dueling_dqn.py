@@ -127,6 +127,7 @@ class Agent(tf.Module):
         self.optimizer.build(self.q_network.trainable_variables)
         self.acting_network = fast_copy(advantage_stream(self.q_network))
         self.rng = np.random.default_rng([config.seed, 2])
+        self.update = tf.function(self.update, jit_compile=config.network != "cnn")  # XLA slows CNNs
 
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Return ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
@@ -135,7 +136,6 @@ class Agent(tf.Module):
         random_actions = self.rng.integers(self.num_actions, size=num_envs)
         return np.where(self.rng.random(num_envs) < epsilon, random_actions, greedy_actions)  # (1)
 
-    @tf.function(jit_compile=True)
     def update(self, batches: Transitions, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
         """Take a gradient step on each minibatch of `batches` (gradient_steps, batch_size, ...).
 

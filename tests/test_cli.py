@@ -8,7 +8,7 @@ import sys
 from common.cli import main, option_docs, parse_config
 from common.errors import UserError
 from common.options import RunConfig
-from common.run import Stopped
+from common.signals import Stopped
 import pytest
 
 from dqn.dqn import Config

@@ -5,8 +5,9 @@ import shutil
 
 from common import evaluation
 from common.errors import UserError
-from common.evaluation import check_display, evaluate_saved_model, play_episodes
+from common.evaluation import check_display, play_episodes
 from common.options import RunConfig
+from common.saved_model import evaluate_saved_model
 import numpy as np
 import pytest
 
