@@ -46,7 +46,7 @@ class FiniteGuard(gym.vector.VectorWrapper):
         """Step the environments.
 
         Raises:
-            UserError: if a reward or an observation is not finite.
+            UserError: if a reward or an observation is not finite, because of the environment or the actions.
         """
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         self.num_steps += self.num_envs
@@ -57,6 +57,11 @@ class FiniteGuard(gym.vector.VectorWrapper):
             total += np.add.reduce(final, axis=None, dtype=np.float64)
         if not math.isfinite(total):
             what = "reward" if not np.isfinite(rewards).all() else "observation"
+            if not np.isfinite(actions).all():
+                raise UserError(
+                    f"the actions are not finite at step {self.num_steps:,} of this process: the training has"
+                    " diverged: lower the learning rate or the noise, and start again"
+                )
             raise UserError(
                 f"{self.env_id} returned a {what} that is not finite, at step {self.num_steps:,} of this"
                 " process: fix the environment, then resume from the last checkpoint"
