@@ -9,6 +9,7 @@ import pytest
 
 from dqn import dqn
 from q_learning import q_learning
+from td3 import td3
 from tests.environments import Counter
 
 
@@ -30,6 +31,13 @@ def test_numbers_that_are_not_finite_stop_the_run(name, what):
     envs.step(np.zeros(1, int))
     with pytest.raises(UserError, match=rf"{name}-v0 returned a {what} .* step 2 .*fix the environment"):
         envs.step(np.zeros(1, int))
+
+
+def test_actions_that_are_not_finite_are_not_the_fault_of_the_environment():
+    envs = make_envs(td3.Config(env_id="Pendulum-v1"), gym.spaces.Box)
+    envs.reset(seed=0)
+    with pytest.raises(UserError, match=r"actions are not finite at step 1 .* the training has diverged"):
+        envs.step(np.full((1, 1), np.nan, np.float32))
 
 
 def test_large_finite_observations_pass():
