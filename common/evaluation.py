@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.options import RunConfig, validate
 from common.quiet import without_noise
 from common.run_folder import load_config
+from common.wrappers import check_actions
 import gymnasium as gym
 import numpy as np
 
@@ -38,7 +39,7 @@ def play_episodes(
         Undiscounted returns (eval_episodes,).
 
     Raises:
-        UserError: as `make_env`; if a video is requested but cannot be made.
+        UserError: as `make_env`; if a video is requested but cannot be made; for actions that are not finite.
     """
     episodes, view = config.eval_episodes, view_options(config)
     seeds = np.random.SeedSequence([config.seed, 1]).generate_state(episodes).tolist()
@@ -68,6 +69,8 @@ def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> n
         if not running:
             return returns
         outputs = network(np.stack(observations))
+        if not discrete:
+            check_actions(outputs)
         actions = outputs.argmax(axis=-1) if discrete else np.clip(outputs, space.low, space.high)
         still_running, observations = [], []
         for k, action in zip(running, actions, strict=True):
@@ -146,6 +149,8 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray])
     model, inputs, outputs = _load_model(path)
     with make_env(config.env_id, **view_options(config)) as env:
         observations, actions = env.observation_space, env.action_space
+        if not isinstance(actions, gym.spaces.Discrete | gym.spaces.Box):
+            raise UserError(f"{config.env_id} has {actions}: the scripts act in Discrete and Box spaces")
         table = isinstance(model, np.ndarray)
         needed_inputs = (int(observations.n),) if table else observations.shape
         needed_outputs = int(actions.n) if isinstance(actions, gym.spaces.Discrete) else actions.shape[0]

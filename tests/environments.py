@@ -229,6 +229,7 @@ _DICT = gym.spaces.Dict(number=gym.spaces.Box(0.0, 9.0, (2,), np.float32), choic
 _TEXT = gym.spaces.Text(9)
 _IMAGE = gym.spaces.Box(0, 255, (4, 3), np.uint8)
 _PICTURE = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8)
+_TINY_PICTURE = gym.spaces.Box(0, 255, (2, 5, 3), np.uint8)
 _UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32))
 _ACTIONS_TABLE = gym.spaces.Box(-0.1, 0.3, (2, 3), np.float64)
@@ -280,6 +281,7 @@ for name, entry_point, options in [
     ("TextObservation-v0", Counter, {"observation_space": _TEXT}),
     ("TextInDict-v0", Counter, {"observation_space": gym.spaces.Dict(a=_TEXT)}),
     ("Picture-v0", Counter, {"observation_space": _PICTURE}),
+    ("TinyPicture-v0", Counter, {"observation_space": _TINY_PICTURE}),
     ("ScalarObservation-v0", Counter, {"observation_space": _SCALAR}),
     ("BitsObservation-v0", Counter, {"observation_space": _BITS}),
     ("TupleObservation-v0", Counter, {"observation_space": _TUPLE}),

@@ -96,6 +96,7 @@ TESTED = [
     for name, spec in sorted(gym.registry.items())
     if getattr(spec.entry_point, "__module__", "") == "tests.environments"
 ]
+PICTURES = ["Picture-v0", "Picture-v0", "Image-v0", "TinyPicture-v0"]
 NO_ENVIRONMENT = [
     "NoSuchEnv-v0",
     "CartPole-v99",
@@ -139,7 +140,7 @@ def draw_case(rng: random.Random, config_class: type) -> list[str]:
     for name in rng.sample(names, rng.choice([1, 1, 2, 2, 3, 4, 5])):
         options[name] = draw_option(rng, name, hints[name])
     if "cnn" in str(options.get("network")) and rng.random() < 0.8:
-        options["env_id"] = ["--env-id=tests.environments:Picture-v0"]
+        options["env_id"] = [f"--env-id=tests.environments:{rng.choice(PICTURES)}"]
     if "lstm" in str(options.get("network")) and rng.random() < 0.8:
         options["frame_stack"] = ["--frame-stack=3"]
     args = [arg for values in options.values() for arg in values]
@@ -180,7 +181,7 @@ def draw_values(rng: random.Random, name: str, hint: Any) -> list[str]:
     if type(None) in parts:
         return rng.choice([["None"], draw_values(rng, name, parts[0])])
     if int in (hint, *parts):
-        if rng.random() < 0.7:
+        if rng.random() < 0.8:
             return [str(rng.choice([1, 1, 2, 3, 5, 8, 40, "1e1"]))]
         huge = () if name in LONG else ABSURD if name in SIZES else HUGE
         return [str(rng.choice([0, 0, -1, "2.5", *huge]))]

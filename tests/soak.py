@@ -95,18 +95,16 @@ def soak(script: str, steps: int) -> bool:
     """Run a script, print its line of the table; return whether it stays within the limits."""
     with tempfile.TemporaryDirectory() as folder:
         samples = list(watch(script, steps, Path(folder)))
-    later = [sample for sample in samples if sample.step >= steps / 4]
-    last = [sample for sample in later if sample.step >= steps * 3 / 4]
-    if not last:
+    quarters = [[sample for sample in samples if sample.step * 4 // steps == k] for k in range(4)]
+    if not quarters[1] or not quarters[3]:
         raise RuntimeError(f"{script} ended before it could be watched: give it more steps")
-    memory = max(sample.megabytes for sample in last)
-    growth = memory / later[0].megabytes - 1.0
-    files = min(sample.files for sample in later if sample.step < steps / 2)
-    files_at_end = min(sample.files for sample in last)
+    before, after = quarters[1][0].megabytes, max(sample.megabytes for sample in quarters[3])
+    files, files_at_end = (min(sample.files for sample in quarters[k]) for k in (1, 3))
+    growth = after / before - 1.0
     kept = growth <= MAX_GROWTH and files_at_end <= files
     print(
-        f"{script:12}{steps:>10,}{samples[-1].seconds - samples[0].seconds:>9.0f}{later[0].megabytes:>12.1f}"
-        f"{memory:>15.1f}{growth:>9.2%}{files:>15}{files_at_end:>6}{'' if kept else '   grows'}",
+        f"{script:12}{steps:>10,}{samples[-1].seconds - samples[0].seconds:>9.0f}{before:>12.1f}"
+        f"{after:>15.1f}{growth:>9.2%}{files:>15}{files_at_end:>6}{'' if kept else '   grows'}",
         flush=True,
     )
     return kept

@@ -38,12 +38,12 @@ def test_options_are_checked_against_their_annotations(name, value, requirement)
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e308, -1e308])
 @pytest.mark.parametrize(
-    ("script", "name"), [("dqn", "initial_value"), ("ppo", "initial_log_std"), ("a2c", "max_grad_norm")]
+    ("owner", "name"), [("dqn", "initial_value"), ("ppo", "initial_log_std"), ("a2c", "max_grad_norm")]
 )
-def test_numbers_are_finite_in_float32(script, name, value, module):
+def test_numbers_are_finite_in_float32(owner, name, value, module):
     """A learning rate of 1e308 is infinite in float32, and a Q-value of NaN stays one."""
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is {re.escape(str(value))}: it must be"):
-        validate(module(script).Config(**{name: value}))
+        validate(module(owner).Config(**{name: value}))
 
 
 def test_a_choice_that_does_not_exist_is_an_error_from_python_too(module):
