@@ -11,6 +11,7 @@ from common.envs import has_time_limit, make_env, view_options
 from common.errors import UserError
 from common.options import RunConfig
 from common.quiet import without_noise
+from common.wrappers import check_actions
 import gymnasium as gym
 import numpy as np
 
@@ -36,7 +37,7 @@ def play_episodes(
         Undiscounted returns (eval_episodes,).
 
     Raises:
-        UserError: as `make_env`; if a video is requested but cannot be made.
+        UserError: as `make_env`; if a video is requested but cannot be made; for actions that are not finite.
     """
     episodes, view = config.eval_episodes, view_options(config)
     seeds = np.random.SeedSequence([config.seed, 1]).generate_state(episodes).tolist()
@@ -66,6 +67,8 @@ def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> n
         if not running:
             return returns
         outputs = network(np.stack(observations))
+        if not discrete:
+            check_actions(outputs)
         actions = outputs.argmax(axis=-1) if discrete else np.clip(outputs, space.low, space.high)
         still_running, observations = [], []
         for k, action in zip(running, actions, strict=True):

@@ -52,6 +52,8 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray])
     model, inputs, outputs = _load_model(path)
     with make_env(config.env_id, **view_options(config)) as env:
         observations, actions = env.observation_space, env.action_space
+        if not isinstance(actions, gym.spaces.Discrete | gym.spaces.Box):
+            raise UserError(f"{config.env_id} has {actions}: the scripts act in Discrete and Box spaces")
         table = isinstance(model, np.ndarray)
         needed_inputs = (int(observations.n),) if table else observations.shape
         needed_outputs = int(actions.n) if isinstance(actions, gym.spaces.Discrete) else actions.shape[0]
