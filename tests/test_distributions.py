@@ -271,6 +271,7 @@ def test_saved_network_is_made_of_keras_layers_only(tmp_path):
 
 def squashed_policy(hidden_sizes=(8,)):
     """A policy of two actions with the bounds [−1, 3] and [2, 10]."""
+    keras.utils.set_random_seed(0)
     return SquashedGaussianPolicy(mlp((4,), hidden_sizes, None), box([-1.0, 2.0], [3.0, 10.0]))
 
 
