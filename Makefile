@@ -1,4 +1,4 @@
-# make setup | q_learning | dqn | ... | td3 | test | lint; each target runs `make setup` first if needed.
+# make setup | q_learning | dqn | ... | sac | test | lint; each target runs `make setup` first if needed.
 # Options of a script go into ARGS: make dqn ARGS="--seed 3 --env-id Acrobot-v1"
 # Another Python version: make PYTHON=python3.13 setup
 

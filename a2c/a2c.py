@@ -198,7 +198,7 @@ def train(config: Config) -> Result:
             run.record(infos)
 
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
-        metrics = update(buffer.rollout, tf.constant(learning_rate))
+        metrics = update(buffer.rollout, tf.constant(np.float32(learning_rate)))  # floats would be cached
         agent.policy.refresh()
         run.log(learning_rate=learning_rate, **metrics)
 

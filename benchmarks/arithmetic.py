@@ -1,4 +1,4 @@
-"""Time of the compiled updates of DDPG and TD3, compared with the time of their matrix products alone.
+"""Time of the compiled updates of DDPG, TD3 and SAC, compared with the time of their matrix products alone.
 
     python benchmarks/arithmetic.py
 
@@ -29,15 +29,17 @@ def operations(script: str, agent, config) -> float:
     The forward pass multiplies the batch by each matrix once. The backward pass does so once for the gradient
     of the matrix and once for that of its input, unless the input is data.
     """
+    actor_variables = agent.policy.parameters if script == "sac" else agent.actor.trainable_variables
     (actor, actor_first), (critic, critic_first) = (
         (sum(sizes), sizes[0])
-        for network in (agent.actor, agent.critic)
-        for sizes in [[int(np.prod(v.shape)) for v in network.trainable_variables if len(v.shape) == 2]]
+        for variables in (actor_variables, agent.critic.trainable_variables)
+        for sizes in [[int(np.prod(v.shape)) for v in variables if len(v.shape) == 2]]
     )
-    critics = 2 if script == "td3" else 1
-    products = actor + critics * critic  # target actor and target critics
+    critics = 1 if script == "ddpg" else 2
+    products = actor + critics * critic  # the next action and target critics
     products += critics * (3 * critic - critic_first)  # critics, forward and backward
-    actor_update = 3 * actor - actor_first + 2 * critic  # the critic without gradients of its matrices
+    critics_of_actor = 2 if script == "sac" else 1  # without gradients of their matrices
+    actor_update = 3 * actor - actor_first + critics_of_actor * 2 * critic
     products += actor_update / getattr(config, "policy_frequency", 1)
     return 2.0 * config.batch_size * products
 
@@ -94,7 +96,7 @@ def measure(pair: Comparison, rate: float) -> dict:
 def main() -> None:
     """Write arithmetic.csv: one row per script."""
     rate = product_rate()
-    rows = [measure(pair, rate) for pair in PAIRS if pair.script in ("ddpg", "td3")]
+    rows = [measure(pair, rate) for pair in PAIRS if pair.script in ("ddpg", "td3", "sac")]
     records.write_csv(records.RESULTS / "arithmetic.csv", rows)
 
 

@@ -81,8 +81,13 @@ def select(rows: list, scripts: tuple[str, ...], envs: tuple[str, ...]) -> list:
     return [row for row in rows if not envs or row.env_id in envs]
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def _load(name: str) -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return read_toml(Path(__file__).with_name(name))
 
 
 def _rows(content: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

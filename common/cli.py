@@ -16,17 +16,18 @@ import typing
 from typing import Annotated, Any
 
 from common.errors import UserError
-from common.evaluation import evaluate_saved_model
 from common.options import RunConfig
-from common.run import Stopped
 from common.run_folder import load_config
+from common.saved_model import evaluate_saved_model
+from common.signals import Stopped
 import tyro
 
 
 def main(config_class: type[RunConfig], train: Callable, evaluate: Callable) -> None:
     """Run a script from the command line: train, or evaluate a saved model.
 
-    A `UserError` ends with one line on stderr and exit code 2. Ctrl-C exits with code 130, SIGTERM with 143.
+    A `UserError` ends with one line on stderr and exit code 2, and so does a lack of memory. Ctrl-C exits
+    with code 130, SIGTERM with 143.
 
     Args:
         config_class: the script's options.
@@ -44,9 +45,24 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable) -> 
             train(config)
     except UserError as error:
         sys.exit(_print_and_exit_code(f"error: {error}", 2))
+    except Exception as error:
+        if not _is_lack_of_memory(error):
+            raise
+        reason = re.split(r" on /job| \[Op:|\n", re.sub(r"^\{\{.*?\}\} ", "", str(error)))[0]
+        advice = "lower the sizes among the options, such as --num-envs, --batch-size, or --hidden-sizes"
+        sys.exit(
+            _print_and_exit_code(": ".join(filter(None, ("error: not enough memory", reason, advice))), 2)
+        )
     except KeyboardInterrupt as interrupt:
         signum = interrupt.signum if isinstance(interrupt, Stopped) else 2
         sys.exit(_print_and_exit_code(f"interrupted: {str(interrupt) or 'stopped'}", 128 + signum))
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether NumPy or TensorFlow says that an array is too large."""
+    too_large = "array is too big", "Maximum allowed dimension", "would have more than 2**63"
+    kind = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    return kind or any(text in str(error) for text in too_large)
 
 
 def _print_and_exit_code(message: str, code: int) -> int:
@@ -118,12 +134,22 @@ def option_docs(config_class: type) -> dict[str, str]:
 
 
 def _known(args: list[str], hints: dict[str, Any]) -> list[str]:
-    """Return the arguments if all of their options exist; otherwise name the nearest option."""
+    """Return the arguments if all of their options exist; otherwise say which ones do.
+
+    Raises:
+        UserError: for an unknown option, with the nearest one, and for a flag with a value.
+    """
     names = {name.replace("_", "-") for name in hints}
-    names |= {f"no-{name.replace('_', '-')}" for name, hint in hints.items() if hint is bool} | {"help"}
+    flags = {name.replace("_", "-") for name, hint in hints.items() if hint is bool}
+    names |= {f"no-{name}" for name in flags} | {"help"}
     for arg in args:
-        name = arg[2:].partition("=")[0].replace("_", "-")
-        if not arg.startswith("--") or name in names:
+        name, equals, _ = arg[2:].replace("_", "-").partition("=")
+        if not arg.startswith("--"):
+            continue
+        if equals and name.removeprefix("no-") in flags:
+            flag = name.removeprefix("no-")
+            raise UserError(f"--{name} takes no value: give --{flag} or --no-{flag}")
+        if name in names:
             continue
         initials = [option for option in sorted(names) if "".join(w[0] for w in option.split("-")) == name]
         nearest = initials or difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
@@ -146,11 +172,13 @@ def _integers(args: list[str], hints: dict[str, Any]) -> list[str]:
 
 
 def _without_box(text: str) -> str:
-    """Return tyro's error message, which it prints in a box, on one line."""
+    """Return tyro's error message, which it prints in a box, on one line, with advice."""
     lines = [line.strip("│╭╮╰╯─ \n") for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()]
     message = []
     for line in lines[1:]:  # the first line is the title of the box
         if not line:
             break
         message.append(line)
-    return " ".join(" ".join(message).split()) or "the options cannot be read: see --help"
+    text = " ".join(" ".join(message).split()) or "the options cannot be read"
+    text = re.sub(r"Unrecognized options: ?(.*)", r"'\1' belongs to no option", text)
+    return text.rstrip(".") + ": see --help"

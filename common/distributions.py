@@ -1,4 +1,4 @@
-"""Policies π(·|s): categorical or diagonal Gaussian distributions whose parameters come from a network.
+"""Policies π(·|s): categorical or Gaussian distributions whose parameters come from a network.
 
 The distributions compute in TensorFlow, for the update. The policies add the network, and sample in NumPy,
 for acting.
@@ -6,7 +6,7 @@ for acting.
 
 from collections.abc import Sequence
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from common.networks import tanh_mlp
 from common.numpy_inference import NumpyNetwork, as_array
@@ -79,6 +79,42 @@ class DiagonalGaussian(NamedTuple):
     def stop_gradient(self) -> "DiagonalGaussian":
         """Return the same distributions as constants."""
         return DiagonalGaussian(tf.stop_gradient(self.mean), tf.stop_gradient(self.log_std))
+
+
+class SquashedGaussian(NamedTuple):
+    """Distributions over a = center + half_range · tanh(u), where u is normal with independent components.
+
+    `mean` and `log_std`, log σ, are those of u (batch, n); `center` and `half_range` (n,) are those of the
+    bounds of the action. Densities are per half range of the action, so they do not depend on its units.
+    """
+
+    mean: tf.Tensor
+    log_std: tf.Tensor
+    center: np.ndarray
+    half_range: np.ndarray
+
+    def log_prob(self, u: tf.Tensor) -> tf.Tensor:
+        """Return log π(a|s) (batch,) of the actions of u (batch, n).
+
+        The density of u is divided by the derivative of tanh,
+        1 − tanh²(u) = 4 / (exp(u) + exp(−u))² = exp(2 (log 2 − u − softplus(−2 u))). The last form does not
+        round to 0 where tanh(u) rounds to 1.
+        """
+        log_derivative = 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))
+        log_density = DiagonalGaussian(self.mean, self.log_std).log_prob(u)
+        return log_density - tf.reduce_sum(log_derivative, axis=-1)
+
+    def sample(self, generator: tf.random.Generator) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sample actions (batch, n); return them with their log π(a|s) (batch,).
+
+        Both are differentiable functions of `mean` and `log_std` (the reparameterization trick).
+        """
+        u = self.mean + tf.exp(self.log_std) * generator.normal(tf.shape(self.mean))
+        return self.center + self.half_range * tf.tanh(u), self.log_prob(u)
+
+    def mode(self) -> tf.Tensor:
+        """Return the actions (batch, n) of the most likely u, the means."""
+        return self.center + self.half_range * tf.tanh(self.mean)
 
 
 class CategoricalPolicy(tf.Module):
@@ -154,6 +190,58 @@ class GaussianPolicy(tf.Module):
     def clip(self, actions: np.ndarray) -> np.ndarray:
         """Return the actions clipped to their bounds, as the environment needs them."""
         return np.minimum(np.maximum(actions, self.low), self.high)
+
+
+class SquashedGaussianPolicy(tf.Module):
+    """A policy for bounded Box actions: a = center + half range · tanh(u), where u is normal.
+
+    The mean and log σ of u depend on the state: each is a linear function of the last hidden layer. log σ is
+    clipped to `LOG_STD_BOUNDS`. `network` gives the actions without noise, center + half range · tanh(mean).
+
+    Args:
+        hidden_layers: observations (batch, ...) -> outputs of the last hidden layer (batch, units).
+        action_space: gives the bounds, which must be finite.
+    """
+
+    LOG_STD_BOUNDS: ClassVar = (-20.0, 2.0)  # as in the code of Haarnoja et al. (2018)
+
+    def __init__(self, hidden_layers: keras.Sequential, action_space: gym.spaces.Box):
+        super().__init__()
+        self.low, self.high = action_space.low, action_space.high
+        self.half_range = (self.high - self.low) / 2
+        self.center = self.low + self.half_range
+        self.hidden_layers = hidden_layers
+        inputs, num_actions = keras.Input(hidden_layers.output_shape[1:]), action_space.shape[0]
+        self.mean = keras.Sequential([inputs, keras.layers.Dense(num_actions)], name="mean")
+        self.log_std = keras.Sequential([inputs, keras.layers.Dense(num_actions)], name="log_std")
+        self.network = keras.Sequential([keras.Input(hidden_layers.input_shape[1:])], name="actor")
+        self.network.add(hidden_layers)
+        self.network.add(self.mean)
+        self.network.add(keras.layers.Activation("tanh"))
+        self.network.add(keras.layers.Rescaling(self.half_range, self.center))
+        self.parameters = [*self.network.trainable_variables, *self.log_std.trainable_variables]
+        self._numpy_networks = [NumpyNetwork(part) for part in (hidden_layers, self.mean, self.log_std)]
+
+    def __call__(self, observations: tf.Tensor) -> SquashedGaussian:
+        """Return π(·|s) for observations (batch, ...)."""
+        hidden = self.hidden_layers(observations)
+        log_std = tf.clip_by_value(self.log_std(hidden), *self.LOG_STD_BOUNDS)
+        return SquashedGaussian(self.mean(hidden), log_std, self.center, self.half_range)
+
+    def refresh(self) -> None:
+        """Sample with the current parameters from now on; call it after each update."""
+        for network in self._numpy_networks:
+            network.refresh()
+
+    def sample(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sample actions (num_envs, n) for observations (num_envs, ...)."""
+        hidden_layers, mean, log_std = self._numpy_networks
+        hidden = hidden_layers(observations)
+        std = np.exp(np.clip(log_std(hidden), *self.LOG_STD_BOUNDS))
+        means = mean(hidden)
+        u = means + std * rng.standard_normal(means.shape, np.float32)
+        actions = self.center + self.half_range * np.tanh(u)
+        return np.minimum(np.maximum(actions, self.low), self.high)  # rounding can exceed a bound
 
 
 def make_policy(

@@ -1,18 +1,17 @@
-"""Evaluation: greedy episodes of a network or table, after training or from a saved model, with video."""
+"""Evaluation: greedy episodes of a network or table, shown or recorded if asked."""
 
 from collections.abc import Callable, Sequence
 import itertools
 import os
 from pathlib import Path
 import sys
-from typing import Any
 import warnings
 
 from common.envs import has_time_limit, make_env, view_options
 from common.errors import UserError
-from common.options import RunConfig, validate
+from common.options import RunConfig
 from common.quiet import without_noise
-from common.run_folder import load_config
+from common.wrappers import check_actions
 import gymnasium as gym
 import numpy as np
 
@@ -38,7 +37,7 @@ def play_episodes(
         Undiscounted returns (eval_episodes,).
 
     Raises:
-        UserError: as `make_env`; if a video is requested but cannot be made.
+        UserError: as `make_env`; if a video is requested but cannot be made; for actions that are not finite.
     """
     episodes, view = config.eval_episodes, view_options(config)
     seeds = np.random.SeedSequence([config.seed, 1]).generate_state(episodes).tolist()
@@ -68,6 +67,8 @@ def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> n
         if not running:
             return returns
         outputs = network(np.stack(observations))
+        if not discrete:
+            check_actions(outputs)
         actions = outputs.argmax(axis=-1) if discrete else np.clip(outputs, space.low, space.high)
         still_running, observations = [], []
         for k, action in zip(running, actions, strict=True):
@@ -117,62 +118,6 @@ def check_display(config: RunConfig) -> None:
     names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
     if config.render and sys.platform == "linux" and not any(os.environ.get(name) for name in names):
         raise UserError("--render needs a display, and there is none: use --capture-video")
-
-
-def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray]) -> None:
-    """Evaluate the model at `config.evaluate` and print the result; a video is saved next to the model.
-
-    Args:
-        config: options of the script.
-        evaluate: the script's `evaluate(model, config, folder)`.
-
-    Raises:
-        UserError: if there is no such model, another script trained it, or it does not fit the environment.
-    """
-    validate(config)
-    check_display(config)
-    path = Path(config.evaluate)
-    if path.is_dir():
-        path = path / ("model.npz" if (path / "model.npz").exists() else "model.keras")
-    if not path.is_file():
-        raise UserError(f"there is no model {path}: give a run folder, or the model in it")
-    if (path.parent / "config.json").exists():
-        trained_by = load_config(path.parent).get("algorithm")
-        if trained_by != config.algorithm:
-            raise UserError(
-                f"{path} was trained by {trained_by}: evaluate it with"
-                f" python {trained_by}/{trained_by}.py --evaluate {path}"
-            )
-    model, inputs, outputs = _load_model(path)
-    with make_env(config.env_id, **view_options(config)) as env:
-        observations, actions = env.observation_space, env.action_space
-        table = isinstance(model, np.ndarray)
-        needed_inputs = (int(observations.n),) if table else observations.shape
-        needed_outputs = int(actions.n) if isinstance(actions, gym.spaces.Discrete) else actions.shape[0]
-        if (inputs, outputs) != (needed_inputs, needed_outputs):
-            raise UserError(
-                f"{path} maps {inputs} to ({outputs},), but {config.env_id} needs {needed_inputs} to"
-                f" ({needed_outputs},): give the --env-id it was trained on"
-            )
-    returns = evaluate(model, config, path.parent)
-    if len(returns):
-        print_evaluation(returns)
-
-
-def _load_model(path: Path) -> tuple[Any, tuple[int, ...], int]:
-    """Load a saved model; return it with the shape of its inputs (states of a table) and its outputs."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as saved:
-                table = saved["model"]
-            return table, table.shape[:1], table.shape[1]
-        with without_noise():
-            import keras
-
-        model = keras.models.load_model(path, compile=False)
-        return model, model.input_shape[1:], model.output_shape[-1]
-    except Exception as error:  # Keras can raise anything for a file of other content
-        raise UserError(f"{path} is not a model that can be loaded: give the model of a run") from error
 
 
 def print_evaluation(returns: np.ndarray) -> None:

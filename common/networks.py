@@ -88,8 +88,15 @@ def cnn(
         hidden_sizes: units of each dense layer after the convolutions.
         output_size: units of the output layer; None leaves it out.
         name: name of the model.
+
+    Raises:
+        UserError: for images that are too small for a convolution.
     """
     *frames, height, width, channels = input_shape
+    if min(height, width) < 3:
+        raise UserError(
+            f"--network cnn needs images of 3 × 3 pixels or more, and these have {height} × {width}"
+        )
     layers = [keras.Input(input_shape)]
     if frames:  # the frames become channels
         layers.append(keras.layers.Permute((2, 3, 1, 4)))

@@ -9,8 +9,11 @@ from annotated_types import Ge, Gt, Interval
 from common.errors import UserError
 import pydantic
 
-PositiveInt = Annotated[int, Gt(0)]
-NonNegativeInt = Annotated[int, Ge(0)]
+MAX_INT = 10**12  # a year of steps; a few numbers of this size can be multiplied without an overflow
+MAX_FLOAT = 3.4e38  # float32, in which the networks compute
+
+PositiveInt = Annotated[int, Interval(gt=0, le=MAX_INT)]
+NonNegativeInt = Annotated[int, Interval(ge=0, le=MAX_INT)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
@@ -76,3 +79,7 @@ def validate(config: RunConfig) -> None:
         option = "--" + str(first["loc"][0]).replace("_", "-")
         requirement = first["msg"].replace("Input should be", "it must be")
         raise UserError(f"{option} is {first['input']}: {requirement}") from error
+    for name, value in vars(config).items():
+        if isinstance(value, float) and not abs(value) <= MAX_FLOAT:  # or NaN
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} is {value}: it must be a finite number of at most {MAX_FLOAT}")

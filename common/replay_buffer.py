@@ -131,7 +131,9 @@ class ReplayBuffer:
             UserError: if the buffer is empty.
         """
         if self.size == 0:
-            raise UserError("the replay buffer is empty: add transitions before sampling")
+            raise UserError(
+                "the replay buffer is empty: add transitions before sampling, or raise --buffer-size"
+            )
         ages = self.rng.integers(self.size, size=(num_batches, batch_size))
         rows = self.position - 1 - ages  # negative rows wrap around
         batch = Transitions(*(ring.take(rows, axis=0, mode="wrap") for ring in self.storage))

@@ -13,16 +13,13 @@ A script's `train` uses a `Run` like this:
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 import dataclasses
 import json
 import math
 from pathlib import Path
 import random
 import shutil
-import signal
 import sys
-import threading
 import time
 from typing import Any
 
@@ -32,7 +29,9 @@ from common.errors import UserError
 from common.evaluation import check_display, check_video, print_evaluation
 from common.logger import Logger, draw_learning_curve
 from common.options import RunConfig, validate
-from common.run_folder import create_run_folder, load_config, replacing, save_config, write_errors, write_text
+from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
+from common.saved_model import save_model
+from common.signals import Stopped, StopSignal
 import numpy as np
 from tqdm import tqdm
 
@@ -74,7 +73,7 @@ class Run:
         check_video(config)
         self.config = config
         self.global_step = self._steps_before = 0
-        self.stop_signal: int | None = None
+        self.stop_signal = StopSignal()
         self.episode_returns: list[float] = []
         self._recent_returns: deque[float] = deque(maxlen=100)
         self._unlogged_episodes: list[tuple[float, int]] = []
@@ -186,36 +185,18 @@ class Run:
         total = self.config.total_timesteps
         interval = 0.1 if sys.stderr.isatty() else 10.0
         with (
-            self._first_signal_ends_the_loop(),
+            self.stop_signal,
             tqdm(
                 total=total, initial=self.global_step, unit="step", mininterval=interval, smoothing=0.1
             ) as self._bar,
         ):
-            while self.global_step < total and not self.stop_signal:
+            while self.global_step < total and not self.stop_signal.number:
                 self._steps_before = self.global_step
                 self.global_step += increment
                 yield self.global_step
                 self._bar.update(min(increment, total - self._bar.n))
                 if self._checkpoint_is_due(increment):
                     self.save_checkpoint()
-
-    @contextmanager
-    def _first_signal_ends_the_loop(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread receives signals
-            return
-
-        def stop(signum, frame):
-            self.stop_signal = signum
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def record(self, infos: dict) -> None:
         """Record the episodes that ended in the last step of the environments."""
@@ -283,7 +264,7 @@ class Run:
             if curve := draw_learning_curve(self.config, self.folder):
                 print(f"learning curve: {curve}", flush=True)
         returns = np.zeros(0)
-        if not self.stop_signal and self.config.eval_episodes:
+        if not self.stop_signal.number and self.config.eval_episodes:
             returns = evaluate(model, self.config, self.folder)
             with write_errors(self.folder):
                 write_text(self.folder / "evaluation.json", json.dumps({"returns": returns.tolist()}))
@@ -291,28 +272,15 @@ class Run:
                 self.logger.write_scalars(scalars)
         with write_errors(self.folder):
             self.logger.close()
-        if self.stop_signal:
+        if self.stop_signal.number:
             raise Stopped(
                 f"stopped at step {self.global_step:,}; continue with"
                 f" python {self.config.algorithm}/{self.config.algorithm}.py --resume {self.folder}",
-                self.stop_signal,
+                self.stop_signal.number,
             )
         if len(returns):
             print_evaluation(returns)
         return Result(model, networks, np.array(self.episode_returns), returns, self.folder)
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the training; everything is saved.
-
-    Args:
-        message: says how to continue.
-        signum: number of the signal.
-    """
-
-    def __init__(self, message: str, signum: int):
-        super().__init__(message)
-        self.signum = signum
 
 
 def seed_everything(config: RunConfig) -> None:
@@ -324,14 +292,3 @@ def seed_everything(config: RunConfig) -> None:
 
         tf.random.set_seed(config.seed)
         tf.config.run_functions_eagerly(config.eager)
-
-
-def save_model(model: Any, folder: Path) -> Path:
-    """Save a Keras model as model.keras, or a table (a NumPy array) as model.npz; return the path."""
-    if isinstance(model, np.ndarray):
-        with replacing(folder / "model.npz") as partial:
-            np.savez(partial, model=model)
-        return folder / "model.npz"
-    with replacing(folder / "model.keras") as partial:
-        model.save(partial)
-    return folder / "model.keras"

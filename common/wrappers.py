@@ -46,9 +46,13 @@ class FiniteGuard(gym.vector.VectorWrapper):
         """Step the environments.
 
         Raises:
-            UserError: if a reward or an observation is not finite.
+            UserError: if a reward or an observation is not finite, or an action that the environment rejects.
         """
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        try:
+            observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        except Exception:
+            check_actions(actions)
+            raise
         self.num_steps += self.num_envs
         # a sum is finite only if all of its terms are; float64, because large float32 values may overflow
         total = np.add.reduce(rewards) + np.add.reduce(observations, axis=None, dtype=np.float64)
@@ -56,12 +60,26 @@ class FiniteGuard(gym.vector.VectorWrapper):
             final = np.stack(infos["final_obs"][infos["_final_obs"]])
             total += np.add.reduce(final, axis=None, dtype=np.float64)
         if not math.isfinite(total):
+            check_actions(actions)
             what = "reward" if not np.isfinite(rewards).all() else "observation"
             raise UserError(
                 f"{self.env_id} returned a {what} that is not finite, at step {self.num_steps:,} of this"
                 " process: fix the environment, then resume from the last checkpoint"
             )
         return observations.copy(), rewards, terminated, truncated, infos
+
+
+def check_actions(actions: np.ndarray) -> None:
+    """Check that actions are finite.
+
+    Raises:
+        UserError: if they are not.
+    """
+    if not np.isfinite(actions).all():
+        raise UserError(
+            "the policy gives actions that are not finite: its training has diverged: lower the learning rate"
+            " or the noise, and train again"
+        )
 
 
 class LifeLoss(gym.Wrapper):

@@ -109,6 +109,7 @@ class Agent(tf.Module):
         self.optimizer.build(self.q_network.trainable_variables)
         self.acting_network = fast_copy(self.q_network)
         self.rng = np.random.default_rng([config.seed, 2])
+        self.update = tf.function(self.update, jit_compile=config.network != "cnn")  # XLA slows CNNs
 
     def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
         """Return ε-greedy actions (num_envs,) for observations (num_envs, ...)."""
@@ -117,7 +118,6 @@ class Agent(tf.Module):
         random_actions = self.rng.integers(self.num_actions, size=num_envs)
         return np.where(self.rng.random(num_envs) < epsilon, random_actions, greedy_actions)  # (1)
 
-    @tf.function(jit_compile=True)
     def update(self, batches: Transitions, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
         """Take a gradient step on each minibatch of `batches` (gradient_steps, batch_size, ...).
 
@@ -182,7 +182,7 @@ def train(config: Config) -> Result:
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
             batches = buffer.sample(config.gradient_steps, config.batch_size)
-            metrics = agent.update(batches, tf.constant(learning_rate))
+            metrics = agent.update(batches, tf.constant(np.float32(learning_rate)))  # floats would be cached
             agent.acting_network.refresh()
             run.log(epsilon=epsilon, learning_rate=learning_rate, **metrics)
 

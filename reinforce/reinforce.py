@@ -174,9 +174,8 @@ def train(config: Config) -> Result:
 
         if buffer.num_steps >= config.batch_size:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
-            metrics = agent.update(
-                make_batch(buffer.pop_episodes(), config.gamma), tf.constant(learning_rate)
-            )
+            batch = make_batch(buffer.pop_episodes(), config.gamma)
+            metrics = agent.update(batch, tf.constant(np.float32(learning_rate)))  # floats would be cached
             agent.policy.refresh()
             run.log(learning_rate=learning_rate, **metrics)
 

@@ -27,10 +27,11 @@ SHORT = {  # options that make a run of a script short, yet long enough to learn
     "dueling_dqn": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "ddpg": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "td3": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
+    "sac": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
 }
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # a core for each of two workers
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
-BOX_ACTIONS = ("ddpg", "td3")  # the scripts that do not serve Discrete actions
+BOX_ACTIONS = ("ddpg", "td3", "sac")  # the scripts that do not serve Discrete actions
 
 
 def short_options(script: str) -> list[str]:

@@ -185,6 +185,8 @@ class Counter(gym.Env):
             return space.start + self.steps
         if isinstance(space, gym.spaces.Dict):
             return {"number": np.full(2, self.steps, np.float32), "choice": self.steps % 3}
+        if isinstance(space, gym.spaces.Tuple):
+            return self.steps, np.full(2, self.steps, np.float64)
         if isinstance(space, gym.spaces.Text):
             return "a" * self.steps
         value = np.inf if self.bad == "observation" and self.steps == 2 else self.steps
@@ -227,10 +229,17 @@ _DICT = gym.spaces.Dict(number=gym.spaces.Box(0.0, 9.0, (2,), np.float32), choic
 _TEXT = gym.spaces.Text(9)
 _IMAGE = gym.spaces.Box(0, 255, (4, 3), np.uint8)
 _PICTURE = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8)
+_TINY_PICTURE = gym.spaces.Box(0, 255, (2, 5, 3), np.uint8)
 _UNBOUNDED = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 _ACTIONS_BOX = gym.spaces.Box(np.array([-1.0, 2.0], np.float32), np.array([3.0, 10.0], np.float32))
 _ACTIONS_TABLE = gym.spaces.Box(-0.1, 0.3, (2, 3), np.float64)
 _ACTIONS_ONE = gym.spaces.Discrete(1)
+_ACTIONS_SCALAR = gym.spaces.Box(-1.0, 1.0, (), np.float32)
+_ACTIONS_MANY = gym.spaces.MultiDiscrete([2, 3])
+_ACTIONS_DICT = gym.spaces.Dict(a=gym.spaces.Discrete(2))
+_SCALAR = gym.spaces.Box(-1.0, 100.0, (), np.float32)
+_BITS = gym.spaces.MultiBinary(3)
+_TUPLE = gym.spaces.Tuple((gym.spaces.Discrete(99), gym.spaces.Box(-1.0, 99.0, (2,), np.float64)))
 _ACTIONS_UNIT = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 _ACTIONS_INFINITE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 _ACTIONS_HALF_INFINITE = gym.spaces.Box(
@@ -272,5 +281,12 @@ for name, entry_point, options in [
     ("TextObservation-v0", Counter, {"observation_space": _TEXT}),
     ("TextInDict-v0", Counter, {"observation_space": gym.spaces.Dict(a=_TEXT)}),
     ("Picture-v0", Counter, {"observation_space": _PICTURE}),
+    ("TinyPicture-v0", Counter, {"observation_space": _TINY_PICTURE}),
+    ("ScalarObservation-v0", Counter, {"observation_space": _SCALAR}),
+    ("BitsObservation-v0", Counter, {"observation_space": _BITS}),
+    ("TupleObservation-v0", Counter, {"observation_space": _TUPLE}),
+    ("ScalarActions-v0", Counter, {"action_space": _ACTIONS_SCALAR}),
+    ("ManyActions-v0", Counter, {"action_space": _ACTIONS_MANY}),
+    ("DictActions-v0", Counter, {"action_space": _ACTIONS_DICT}),
 ]:
     gym.register(name, entry_point=entry_point, kwargs=options)

@@ -8,10 +8,10 @@ import sys
 from common.cli import main, option_docs, parse_config
 from common.errors import UserError
 from common.options import RunConfig
-from common.run import Stopped
+from common.signals import Stopped
 import pytest
 
-from dqn.dqn import Config
+from dqn.dqn import Config, evaluate, train
 from tests.conftest import error_line
 
 
@@ -24,9 +24,12 @@ from tests.conftest import error_line
         ("--batchsize 5", "there is no option --batchsize: did you mean --batch-size?"),
         ("--xyzzy", "there is no option --xyzzy: see --help"),
         ("--no-seed", "there is no option --no-seed: "),
+        ("--eager=yes", "--eager takes no value: give --eager or --no-eager"),
+        ("--no-clip_rewards=1", "--no-clip-rewards takes no value: give --clip-rewards or --no-clip-rewards"),
+        ("--seed 1 2", "'2' belongs to no option: see --help"),
     ],
 )
-def test_an_unknown_option_names_the_nearest_one(args, message):
+def test_arguments_that_do_not_exist_are_one_line_with_advice(args, message):
     with pytest.raises(UserError) as error:
         parse_config(Config, args.split())
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
@@ -175,6 +178,27 @@ def test_exit_codes(error, code, line, monkeypatch, capsys):
         main(Config, train, evaluate=None)
     assert stop.value.code == code
     assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("batch-size", ": Unable to allocate 7.28 TiB"),
+        ("hidden-sizes", ": OOM when allocating"),
+        ("num-envs", ""),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(option, reason, tmp_path, monkeypatch, capsys):
+    """NumPy, TensorFlow and Python each have an error of their own."""
+    options = ["--learning-starts=1", "--train-frequency=1", "--gradient-steps=1", f"--{option}=1e12"]
+    monkeypatch.setattr(sys, "argv", ["dqn.py", *options, f"--runs-dir={tmp_path / 'runs'}"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as stop:
+        main(Config, train, evaluate)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: not enough memory{reason}") and ": lower the sizes" in line
+    assert (tmp_path / "runs").exists() == (option == "batch-size")  # drawn once the training runs
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):

@@ -5,9 +5,12 @@ from common.distributions import (
     CategoricalPolicy,
     DiagonalGaussian,
     GaussianPolicy,
+    SquashedGaussian,
+    SquashedGaussianPolicy,
     action_units,
     make_policy,
 )
+from common.networks import mlp
 import gymnasium as gym
 import keras
 import numpy as np
@@ -17,6 +20,9 @@ import tensorflow as tf
 OBSERVATIONS = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
 INPUTS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # ∫ f(x) N(x; 0, 1) dx = Σ weights f(nodes) / √2π
+
+
+CENTER, HALF_RANGE = np.array([1.0, 6.0], np.float32), np.array([2.0, 4.0], np.float32)
 
 
 def box(low, high):
@@ -89,6 +95,77 @@ def test_diagonal_gaussian(gaussians):
     np.testing.assert_allclose(one.kl(one), np.zeros(6), atol=1e-6)
     np.testing.assert_array_equal(one.mode(), mean.astype(np.float32))
     assert one.log_prob(one.mean).shape == one.entropy().shape == one.kl(two).shape == (6,)
+
+
+def squashed(low, high, mean, log_std):
+    low, high = np.array(low, np.float32), np.array(high, np.float32)
+    mean, log_std = (tf.constant([x], tf.float32) for x in (mean, log_std))
+    return SquashedGaussian(mean, log_std, (low + high) / 2, (high - low) / 2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mean", "log_std"),
+    [
+        ([-1.0, -1.0], [1.0, 1.0], [0.0, 0.3], [0.0, -1.0]),
+        ([-1.0, 2.0], [3.0, 10.0], [0.8, -0.5], [-0.5, 0.3]),
+        ([-0.1, -500.0], [0.0, 100.0], [-1.0, 0.2], [-1.5, 0.0]),
+    ],
+)
+def test_squashed_gaussian_integrates_to_1_over_its_box(low, high, mean, log_std):
+    """In half ranges of the action. Its probabilities below an action are those of the samples."""
+    pi = squashed(low, high, mean, log_std)
+    shares = (np.arange(800) + 0.5) / 800  # of the way from low to high
+    x = np.stack(np.meshgrid(shares, shares, indexing="ij"), axis=-1).reshape(-1, 2)
+    actions = np.array(low) + x * (np.array(high) - low)
+    u = np.arctanh((actions - pi.center) / pi.half_range)
+    log_density = pi.log_prob(u.astype(np.float32)).numpy()
+    density = np.exp(log_density)
+    cell = np.prod((np.array(high) - low) / 800 / pi.half_range)
+    np.testing.assert_allclose(density.sum() * cell, 1.0, atol=1e-3)
+
+    pi = SquashedGaussian(tf.tile(pi.mean, (20_000, 1)), tf.tile(pi.log_std, (20_000, 1)), *pi[2:])
+    samples, log_probs = pi.sample(tf.random.Generator.from_seed(0))
+    assert samples.shape == (20_000, 2) and log_probs.shape == (20_000,)
+    samples = (samples.numpy() - low) / (np.array(high) - low)
+    assert abs(np.corrcoef(samples.T)[0, 1]) < 0.02
+    for point in ([0.2, 0.9], [0.5, 0.5], [0.9, 0.3]):
+        probability = density[(x < point).all(axis=1)].sum() * cell
+        np.testing.assert_allclose((samples < point).all(axis=1).mean(), probability, atol=0.015)
+    entropy = -(density * log_density).sum() * cell
+    np.testing.assert_allclose(-np.mean(log_probs), entropy, atol=0.03)
+
+
+def test_squashed_gaussian_far_from_0():
+    """Where tanh(u) is 1 in float32, log π and its gradient stay exact."""
+    u = np.array([[0.0, 3.0], [-8.0, 12.0], [30.0, -60.0]])
+    pi = squashed([-1.0, 2.0], [3.0, 10.0], [1.0, -1.0], [2.0, 1.5])
+    mean, log_std = np.array([1.0, -1.0]), np.array([2.0, 1.5])
+    log_derivative = -2 * (np.abs(u) + np.log1p(np.exp(-2 * np.abs(u))) - np.log(2))  # of 1 / cosh²
+    expected = (gaussian_log_densities(u, mean, log_std) - log_derivative).sum(axis=-1)
+    variable = tf.Variable(u, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        log_prob = pi.log_prob(variable)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
+    slope = (mean - u) / np.exp(2 * log_std) + 2 * np.tanh(u)
+    np.testing.assert_allclose(tape.gradient(log_prob, variable), slope, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pi.mode(), 1.0 * pi.center + pi.half_range * np.tanh([mean]), rtol=1e-6)
+
+
+def test_gradients_reach_mean_and_log_std_through_the_sample():
+    """Those of the action and of log π equal differences of both with the same noise."""
+
+    def sample(parameters):
+        pi = SquashedGaussian(parameters[:, :2], parameters[:, 2:], CENTER, HALF_RANGE)
+        actions, log_probs = pi.sample(tf.random.Generator.from_seed(3))
+        return tf.reduce_sum(actions, axis=-1) + 3.0 * log_probs
+
+    parameters = tf.Variable([[0.2, -0.4, -0.3, 0.5]])
+    with tf.GradientTape() as tape:
+        result = sample(parameters)
+    gradient = tape.gradient(result, parameters).numpy()[0]
+    for k, step in enumerate(1e-2 * np.eye(4, dtype=np.float32)):
+        difference = (sample(parameters + step) - sample(parameters - step)).numpy()[0] / 2e-2
+        np.testing.assert_allclose(gradient[k], difference, rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("distribution", [Categorical, DiagonalGaussian])
@@ -190,3 +267,60 @@ def test_saved_network_is_made_of_keras_layers_only(tmp_path):
     policy.network.save(tmp_path / "model.keras")
     saved = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(saved(INPUTS), policy(INPUTS).mean)
+
+
+def squashed_policy(hidden_sizes=(8,)):
+    """A policy of two actions with the bounds [−1, 3] and [2, 10]."""
+    keras.utils.set_random_seed(0)
+    return SquashedGaussianPolicy(mlp((4,), hidden_sizes, None), box([-1.0, 2.0], [3.0, 10.0]))
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (8,), (16, 8)])
+def test_squashed_policy(hidden_sizes):
+    policy = squashed_policy(hidden_sizes)
+    assert len(policy.parameters) == 2 * len(hidden_sizes) + 4
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(policy(INPUTS).sample(tf.random.Generator.from_seed(0))[1])
+    for gradient in tape.gradient(total, policy.parameters):
+        assert (gradient.numpy() != 0).any()
+    pi = moved(policy)(INPUTS)
+    assert type(pi) is SquashedGaussian and pi.mean.shape == pi.log_std.shape == (5, 2)
+    np.testing.assert_array_equal([pi.center, pi.half_range], [CENTER, HALF_RANGE])
+    np.testing.assert_allclose(policy.network(INPUTS), pi.mode(), rtol=1e-5)
+    for far, bound in ((-100.0, -20.0), (100.0, 2.0)):
+        policy.parameters[-1].assign([far, far])
+        np.testing.assert_array_equal(policy(INPUTS).log_std, np.full((5, 2), bound))
+
+
+def test_samples_of_a_squashed_policy():
+    """They are tanh of normal numbers with the mean and the deviation of the networks, from `refresh` on."""
+    policy = squashed_policy()
+    inputs = np.repeat(INPUTS[:1], 5_000, axis=0)
+    first = policy.sample(inputs, np.random.default_rng(0))
+    for parameter in policy.parameters:
+        parameter.assign(parameter + 0.3)
+    policy.parameters[-1].assign([-2.0, -2.5])  # log σ is not clipped
+    np.testing.assert_array_equal(policy.sample(inputs, np.random.default_rng(0)), first)
+    policy.refresh()
+    samples, pi = policy.sample(inputs, np.random.default_rng(0)), policy(INPUTS[:1])
+    assert samples.dtype == np.float32 and samples.shape == (5_000, 2)
+    u = np.arctanh((samples - CENTER) / HALF_RANGE * 0.999999)
+    z = (u - pi.mean.numpy()) / np.exp(pi.log_std.numpy())
+    np.testing.assert_allclose(np.median(z, axis=0), np.zeros(2), atol=0.05)
+    np.testing.assert_allclose(np.quantile(z, [0.1587, 0.8413], axis=0), [[-1, -1], [1, 1]], atol=0.08)
+    assert abs(np.corrcoef(z.T)[0, 1]) < 0.05
+    policy.parameters[-1].assign([50.0, 50.0])  # clipped to 2
+    policy.refresh()
+    samples = policy.sample(inputs, np.random.default_rng(0))
+    np.testing.assert_array_equal([samples.min(axis=0), samples.max(axis=0)], [[-1.0, 2.0], [3.0, 10.0]])
+    inside = np.abs(np.arctanh((samples - CENTER) / HALF_RANGE * 0.999999)) < 3.0
+    share = np.mean(np.abs(np.random.default_rng(1).normal(0.0, np.exp(2.0), 100_000)) < 3.0)
+    np.testing.assert_allclose(inside.mean(), share, atol=0.03)
+
+
+def test_the_greedy_network_of_a_squashed_policy_is_made_of_keras_layers_only(tmp_path):
+    policy = moved(squashed_policy())
+    policy.network.save(tmp_path / "model.keras")
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(saved(INPUTS), policy.network(INPUTS))
+    np.testing.assert_allclose(saved(INPUTS), policy(INPUTS).mode(), rtol=1e-6)

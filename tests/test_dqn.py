@@ -236,6 +236,7 @@ def test_schedules_and_updates(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Agent, "act", act)
     monkeypatch.setattr(Agent, "update", update)
+    monkeypatch.setattr(tf, "function", lambda function, **options: function)
     options = {"exploration_fraction": 0.5, "learning_starts": 40, "train_frequency": 20, "num_envs": 1}
     config = Config(total_timesteps=100, **options)
     config.gradient_steps, config.batch_size, config.eval_episodes = 3, 8, 0

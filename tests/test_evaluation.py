@@ -5,8 +5,9 @@ import shutil
 
 from common import evaluation
 from common.errors import UserError
-from common.evaluation import check_display, evaluate_saved_model, play_episodes
+from common.evaluation import check_display, play_episodes
 from common.options import RunConfig
+from common.saved_model import evaluate_saved_model
 import numpy as np
 import pytest
 
@@ -122,6 +123,21 @@ def test_a_model_of_another_environment_is_an_error_of_one_line(command, short_r
     _, folder = short_run("dqn")
     line = error_line(command("dqn", "--evaluate", model_in(folder), "--env-id", "Acrobot-v1"))
     assert "(4,)" in line and "(6,)" in line and "--env-id" in line
+
+
+@pytest.mark.parametrize("name", ["ManyActions", "DictActions"])
+def test_a_model_for_actions_that_no_script_has_is_an_error_of_one_line(name, command, short_run):
+    _, folder = short_run("q_learning")
+    line = error_line(
+        command("q_learning", "--evaluate", folder, "--env-id", f"tests.environments:{name}-v0")
+    )
+    assert "the scripts act in Discrete and Box spaces" in line
+
+
+def test_a_policy_that_has_diverged_is_an_error_not_a_return():
+    config = RunConfig(env_id="tests.environments:BoxActions-v0", eval_episodes=2)
+    with pytest.raises(UserError, match="not finite: its training has diverged"):
+        play_episodes(lambda observations: np.full((len(observations), 2), np.nan, np.float32), config)
 
 
 def test_a_table_of_another_environment_is_an_error_of_one_line(command, short_run):

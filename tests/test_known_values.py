@@ -34,6 +34,7 @@ OPTIONS = {  # what a script needs to have learned it in a few seconds
     "trpo": {"total_timesteps": 3_000, **ROLLOUTS},
     "ddpg": {"total_timesteps": 2_500},
     "td3": {"total_timesteps": 2_500},
+    "sac": {"total_timesteps": 2_500, "temperature": 1e-4, "temperature_learning_rate": 0.0},
 }
 
 

@@ -22,6 +22,7 @@ TASKS = [  # script, options, the least mean return of 100 greedy episodes
     ("ppo", "", 475),
     ("ddpg", "", -170),
     ("td3", "", -170),
+    ("sac", "", -170),
 ]
 
 

@@ -88,6 +88,11 @@ def test_cnn_has_the_layers_of_the_papers(shape, kernels):
     assert cnn(shape, (512,), None).output_shape == (None, 512)
 
 
+def test_cnn_needs_three_pixels():
+    with pytest.raises(UserError, match="3 × 3 pixels or more, and these have 2 × 5"):
+        cnn((2, 5, 3), (8,), 3)
+
+
 def test_cnn_stacks_frames_as_channels_and_scales_bytes():
     frames = np.random.default_rng(0).integers(256, size=(2, 4, 10, 10, 1)).astype(np.uint8)
     stacked, together = cnn((4, 10, 10, 1), (8,), 3), cnn((10, 10, 4), (8,), 3)

@@ -1,4 +1,4 @@
-"""DDPG and TD3: the best action, values at time limits, any space of actions, and the newest weights."""
+"""DDPG, TD3 and SAC: the best action, values at time limits, any space of actions, and the newest weights."""
 
 import importlib
 
@@ -9,9 +9,15 @@ import pytest
 from tests.test_ddpg import ACTIONS, OBSERVATIONS, random_batches
 
 
-@pytest.fixture(params=["ddpg", "td3"])
+@pytest.fixture(params=["ddpg", "td3", "sac"])
 def off_policy(request):
     """The module of each script in turn."""
+    return importlib.import_module(f"{request.param}.{request.param}")
+
+
+@pytest.fixture(params=["ddpg", "td3"])
+def deterministic(request):
+    """The module of each script whose policy is an action with noise."""
     return importlib.import_module(f"{request.param}.{request.param}")
 
 
@@ -45,7 +51,10 @@ def test_the_greedy_action_converges_to_the_best(off_policy, tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("TruncatingBox", 10.0), ("TerminatingBox", 1.0)])
 def test_q_of_a_one_state_environment(off_policy, name, value, tmp_path):
     """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
-    result = off_policy.train(quick(off_policy, name, tmp_path, total_timesteps=3_000))
+    config = quick(off_policy, name, tmp_path, total_timesteps=3_000)
+    if hasattr(config, "temperature"):  # almost no entropy in the value
+        config.temperature, config.temperature_learning_rate = 1e-4, 0.0
+    result = off_policy.train(config)
     action = result.model(np.ones((1, 1), np.float32)).numpy()
     critics = [network for name, network in result.networks.items() if name.startswith("critic")]
     assert critics
@@ -73,9 +82,9 @@ def test_observations_and_actions_of_any_shape_and_type(off_policy, tmp_path):
     assert len(off_policy.train(config).evaluation_returns) == 2
 
 
-def test_training_acts_with_the_newest_weights(off_policy, tmp_path, monkeypatch):
+def test_training_acts_with_the_newest_weights(deterministic, tmp_path, monkeypatch):
     """Before every step the acting network gives the actions of the actor."""
-    act, seen = off_policy.Agent.act, []
+    act, seen = deterministic.Agent.act, []
 
     def checked(self, observations, *, random):
         actions = self.actor(observations).numpy()
@@ -83,16 +92,18 @@ def test_training_acts_with_the_newest_weights(off_policy, tmp_path, monkeypatch
         seen.append(float(self.actor(np.zeros((1, 1), np.float32))[0, 0]))
         return act(self, observations, random=random)
 
-    monkeypatch.setattr(off_policy.Agent, "act", checked)
-    config = off_policy.Config(env_id="tests.environments:Quadratic-v0", num_envs=2, actor_learning_rate=0.01)
+    monkeypatch.setattr(deterministic.Agent, "act", checked)
+    config = deterministic.Config(
+        env_id="tests.environments:Quadratic-v0", num_envs=2, actor_learning_rate=0.01
+    )
     config.total_timesteps, config.learning_starts, config.train_frequency = 100, 20, 10
     config.runs_dir, config.eval_episodes, config.gradient_steps = str(tmp_path), 0, 4
-    off_policy.train(config)
+    deterministic.train(config)
     assert len(set(seen)) > 5
 
 
-def test_the_acting_network_changes_at_refresh(off_policy):
-    agent = off_policy.Agent(OBSERVATIONS, ACTIONS, off_policy.Config(hidden_sizes=(16,)))
+def test_the_acting_network_changes_at_refresh(deterministic):
+    agent = deterministic.Agent(OBSERVATIONS, ACTIONS, deterministic.Config(hidden_sizes=(16,)))
     observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     first = agent.acting_network(observations)
     agent.update(random_batches(4, 32))

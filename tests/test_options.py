@@ -1,6 +1,7 @@
 """Options: validation against their types and ranges, and the name of the script."""
 
 import dataclasses
+import re
 
 from common.errors import UserError
 from common.options import RunConfig, validate
@@ -21,6 +22,8 @@ def test_the_defaults_are_valid(script, module):
         ("eval_episodes", -1, "greater than or equal to 0"),
         ("total_timesteps", -5, "greater than 0"),
         ("total_timesteps", 1.5, "a valid integer"),
+        ("total_timesteps", 10**13, "less than or equal to 1000000000000"),
+        ("checkpoint_frequency", 10**30, "less than or equal to 1000000000000"),
         ("env_id", 3, "a valid string"),
     ],
 )
@@ -31,6 +34,16 @@ def test_options_are_checked_against_their_annotations(name, value, requirement)
     message = str(error.value)
     assert message.startswith(f"--{name.replace('_', '-')} is {value}: it must be {requirement}"), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e308, -1e308])
+@pytest.mark.parametrize(
+    ("owner", "name"), [("dqn", "initial_value"), ("ppo", "initial_log_std"), ("a2c", "max_grad_norm")]
+)
+def test_numbers_are_finite_in_float32(owner, name, value, module):
+    """A learning rate of 1e308 is infinite in float32, and a Q-value of NaN stays one."""
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is {re.escape(str(value))}: it must be"):
+        validate(module(owner).Config(**{name: value}))
 
 
 def test_a_choice_that_does_not_exist_is_an_error_from_python_too(module):

@@ -10,7 +10,8 @@ import sys
 import time
 
 from common.options import RunConfig
-from common.run import Run, Stopped
+from common.run import Run
+from common.signals import Stopped
 import numpy as np
 import pytest
 

@@ -9,8 +9,8 @@ import platform
 from common.checkpoint import Checkpoints
 from common.errors import UserError
 from common.options import RunConfig
-from common.run import save_model
 from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
+from common.saved_model import save_model
 import keras
 import numpy as np
 import pytest

@@ -121,3 +121,18 @@ def test_actions_are_random_until_learning_starts_and_the_actors_from_there_on(s
     places = (actions[:100] - [-1.0, 2.0]) / [4.0, 8.0]  # between the bounds, from 0 to 1
     quarters = np.quantile(places, [0.25, 0.5, 0.75])
     np.testing.assert_allclose(quarters, [0.25, 0.5, 0.75], atol=0.1)
+
+
+@pytest.mark.parametrize("script", ["reinforce", "a2c", "ppo", "trpo", *DQN_FAMILY])
+def test_no_step_size_stays_in_memory(script, module, configured, monkeypatch):
+    """TensorFlow caches every Python float that becomes a tensor for good: 760 bytes for each update."""
+    tf, given = module(script).tf, []
+    constant = tf.constant
+    monkeypatch.setattr(
+        tf, "constant", lambda value, *rest: given.append(type(value)) or constant(value, *rest)
+    )
+    sizes = {"num_envs": 2, "num_steps": 5, "num_epochs": 1, "num_minibatches": 2, "batch_size": 10}
+    updates = {"learning_starts": 0, "train_frequency": 10, "gradient_steps": 1}
+    options = {"total_timesteps": 100, "anneal_learning_rate": 1.0, "eager": True}
+    module(script).train(configured(script, **sizes, **updates, **options))
+    assert np.float32 in given and float not in given

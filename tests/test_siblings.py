@@ -11,6 +11,7 @@ BUDGETS = {  # (parent, child): lines of `diff parent child` that start with < o
     ("dqn", "double_dqn"): 20,
     ("double_dqn", "dueling_dqn"): 49,
     ("ddpg", "td3"): 61,
+    ("td3", "sac"): 133,
     ("reinforce", "a2c"): 182,
     ("a2c", "ppo"): 102,
     ("ppo", "trpo"): 179,
@@ -26,6 +27,7 @@ LENGTHS = {  # lines of a script, docstrings and comments included
     "trpo": 320,
     "ddpg": 190,
     "td3": 210,
+    "sac": 212,
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dqn import dqn
 from q_learning import q_learning
+from td3 import td3
 from tests.environments import Counter
 
 
@@ -30,6 +31,22 @@ def test_numbers_that_are_not_finite_stop_the_run(name, what):
     envs.step(np.zeros(1, int))
     with pytest.raises(UserError, match=rf"{name}-v0 returned a {what} .* step 2 .*fix the environment"):
         envs.step(np.zeros(1, int))
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "tests.environments:BoxActions-v0"])
+def test_actions_that_are_not_finite_are_not_the_fault_of_the_environment(env_id):
+    """Pendulum returns NaN for them, the other one raises an error."""
+    envs = make_envs(td3.Config(env_id=env_id), gym.spaces.Box)
+    envs.reset(seed=0)
+    with pytest.raises(UserError, match="actions that are not finite: its training has diverged"):
+        envs.step(np.full((1, *envs.single_action_space.shape), np.nan, np.float32))
+
+
+def test_an_error_of_the_environment_passes_if_the_actions_are_finite():
+    envs = make_envs(td3.Config(env_id="tests.environments:BoxActions-v0"), gym.spaces.Box)
+    envs.reset(seed=0)
+    with pytest.raises(AssertionError):
+        envs.step(np.full((1, 2), 99.0, np.float32))
 
 
 def test_large_finite_observations_pass():

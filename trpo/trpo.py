@@ -301,7 +301,7 @@ def train(config: Config) -> Result:
 
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
         minibatches = shuffled_minibatches(agent.rng, batch_size, config.num_epochs, config.num_minibatches)
-        metrics = agent.update(buffer.rollout, minibatches, tf.constant(learning_rate))
+        metrics = agent.update(buffer.rollout, minibatches, tf.constant(np.float32(learning_rate)))
         agent.policy.refresh()
         run.log(learning_rate=learning_rate, **metrics)
 
