@@ -32,7 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = {"q_learning": 2_000_000, "reinforce": 2_000_000, "a2c": 2_000_000, "ppo": 2_000_000}
 STEPS |= {"trpo": 2_000_000, "dqn": 200_000, "double_dqn": 200_000, "dueling_dqn": 200_000}
-STEPS |= {"ddpg": 200_000, "td3": 200_000}
+STEPS |= {"ddpg": 200_000, "td3": 200_000, "sac": 200_000}
 MAX_GROWTH = 0.02
 INTERVAL = 0.2  # seconds between two samples
 
