@@ -36,7 +36,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .
 
 docs: $(VENV)/installed-docs  # the site, in build/docs/html; needs no TensorFlow
-	mkdir -p build/docs/pages
+	rm -rf build/docs && mkdir -p build/docs/pages
 	$(VENV)/bin/python -m sphinx -W --keep-going --quiet -c docs build/docs/pages build/docs/html
 
 docs-serve: docs

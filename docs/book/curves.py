@@ -28,7 +28,8 @@ def data(chosen: list[str]) -> list[dict[str, Any]]:
 
 def _seeds(task: Task) -> dict[str, dict[str, list[float]]]:
     """Return the curves of a task by seed, without runs that were made with other options than today's."""
-    current = {row["seed"] for row in _rows("learning", task) if matches(row["options"], _today(task))}
+    today = _today(task)
+    current = {row["seed"] for row in _rows("learning", task) if matches(row["options"], today)}
     curves: dict[str, dict[str, list[float]]] = {}
     for row in _rows("curves", task):
         if row["seed"] in current and int(row["seed"]) < task.seeds:

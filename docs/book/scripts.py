@@ -65,11 +65,13 @@ def docstring_lines(code: str) -> list[range]:
     return [range(one.lineno, one.end_lineno + 1) for one in strings if isinstance(one.value.value, str)]
 
 
+@cache
 def options(script: str) -> list[Option]:
     """Return the options that a script declares itself."""
     return _fields(read(path(script)), "Config")
 
 
+@cache
 def shared_options() -> list[Option]:
     """Return the options that all scripts share."""
     return _fields(read(ROOT / "common" / "options.py"), "RunConfig")

@@ -98,7 +98,7 @@ class Curves {
     this.panels = JSON.parse(element.querySelector("script").textContent);
     this.form = document.createElement("form");
     this.plot = Object.assign(document.createElement("div"), { className: "plot" });
-    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("role", "figure");
     this.group = `curves-${[...document.querySelectorAll(".curves")].indexOf(element)}`;
     element.append(this.form, this.plot);
     const picture = element.previousElementSibling?.querySelector("img") ?? element.previousElementSibling;
@@ -178,10 +178,9 @@ function start() {
   const redraw = () => all.filter(([, curves]) => curves.plot.data).forEach(([, curves]) => curves.draw());
   new MutationObserver(redraw).observe(document.body, { attributeFilter: ["data-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // Regions that scroll can be reached with the keyboard.
-  for (const region of document.querySelectorAll("div.highlight > pre, .table-wrapper, mjx-container")) {
-    region.tabIndex = 0;
-  }
+  // Regions that scroll can be reached with the keyboard; the theme's captions are headings without a level.
+  for (const region of document.querySelectorAll("div.highlight > pre, .table-wrapper")) region.tabIndex = 0;
+  for (const caption of document.querySelectorAll("[role=heading]:not([aria-level])")) caption.setAttribute("aria-level", "2");
 }
 
 start();
