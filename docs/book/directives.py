@@ -12,6 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from benchmarks.settings import SCRIPTS
 from docs.book import curves, markup, scripts
 
+IMPORT = re.compile(r"(common\.)(\w+)(?=</span>)")
 QUOTE = '"'
 
 
@@ -40,7 +41,9 @@ class Source(Generated):
         result = [self.html(f'<div class="highlight source" {title}>')]
         block, seen = "", set()
         for number, line in enumerate(markup.tokens(code, language), start=1):
-            html = markup.numbered(number, markup.spans(line))
+            html = markup.numbered(
+                number, IMPORT.sub(r'<a href="../common/\2.py.html">\1\2</a>', markup.spans(line))
+            )
             text = "".join(word for _, word in line)
             marked = re.search(r"# \((\d+)\)$", text)
             if marked and marked[1] in equations:

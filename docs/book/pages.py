@@ -34,7 +34,7 @@ def prepare(folder: Path) -> None:
         if row.parent:
             title = f"From {SCRIPTS[row.parent].name} to {row.name}"
             diff = f"```{{diff}} {row.parent} {script}\n```\n"
-            _write(folder / script / "diff.md", f"{WIDE}# {title}\n\n{diff}")
+            _write(folder / script / "diff.md", f"{WIDE}# {title}\n\n{tour(script)}\n\n{diff}")
     for path in linked:
         _write(folder / staged(path), listing(path) if path.is_dir() else source_page(path))
 
@@ -92,9 +92,7 @@ def reading_order(parent: str | None = None) -> list[str]:
 def page_of_script(text: str, script: str) -> str:
     """Add to the page of a script: links to the annotated script and to the diff, the curves, the options."""
     parent, source = SCRIPTS[script].parent, f"{script}.py"
-    diff = [f'<a href="diff.html">Diff to {SCRIPTS[parent].name}</a>'] if parent else []
-    tour = [f"[Annotated script]({source})", *diff, "[Options](#options)", "[Results](#results)"]
-    text = text.replace("\n", "\n\n{.tour}\n" + " · ".join(tour) + "\n", 1)
+    text = text.replace("\n", f"\n\n{tour(script)}\n", 1)
     row = rf'| <a href="{source}.html#equation-\1" id="eq-\1">(\1)</a> |'
     text = re.sub(r"^\| \((\d+)\) \|", row, text, flags=re.MULTILINE)
     text = re.sub(r"(## Results\n\n!\[.*\n)", rf"\1\n```{{curves}} {script}\n```\n", text)
@@ -102,10 +100,20 @@ def page_of_script(text: str, script: str) -> str:
     return text + toctree(f"{source}\ndiff" if parent else source)
 
 
+def tour(script: str) -> str:
+    """Return links to all that the site has about a script."""
+    parent = SCRIPTS[script].parent
+    links = {"Page": "index.html", "Annotated script": f"{script}.py.html"}
+    links |= {f"Diff to {SCRIPTS[parent].name}": "diff.html"} if parent else {}
+    links |= {"Options": "index.html#options", "Results": "index.html#results"}
+    return "{.tour}\n" + " · ".join(f'<a href="{target}">{text}</a>' for text, target in links.items())
+
+
 def source_page(path: Path) -> str:
     """Return the page of a source file."""
     head = WIDE.replace("---\n", "---\norphan: true\n", 1)
-    return f"{head}# {path.name}\n\n```{{source}} {path.relative_to(ROOT)}\n```\n"
+    links = f"{tour(path.stem)}\n\n" if path.stem in SCRIPTS else ""
+    return f"{head}# {path.name}\n\n{links}```{{source}} {path.relative_to(ROOT)}\n```\n"
 
 
 def listing(path: Path) -> str:

@@ -1,6 +1,6 @@
 // Learning curves to explore. Without this script, the static picture before them stays.
 
-const COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccaa22", "#44bbdd", "#aa3377", "#999999", "#ee8833", "#88aa22", "#8866cc"];
+const COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccaa22", "#44bbdd", "#aa3377", "#0099aa", "#ee8833", "#88aa22", "#8866cc"];
 const DASHES = ["solid", "dash", "dot"];
 const TITLES = { steps: "environment steps", seconds: "seconds from the command" };
 const POINTS = 60;
