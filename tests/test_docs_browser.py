@@ -150,6 +150,12 @@ def test_an_equation_stands_beside_its_line_and_links_both_ways(site, tab):
     tab.wait_for_url("**/ppo/index.html#eq-4")
 
 
+def test_an_import_links_to_the_module(site, tab):
+    tab.goto(urljoin(site, "ppo/ppo.py.html"))
+    tab.locator(".source").get_by_role("link", name="rollout", exact=True).click()
+    tab.wait_for_url("**/common/rollout.py.html")
+
+
 @pytest.mark.parametrize("name", ["index.html", "ppo/index.html", "ppo/ppo.py.html", "a2c/diff.html"])
 def test_a_phone_does_not_scroll_sideways(site, tab, name):
     tab.set_viewport_size({"width": 390, "height": 844})

@@ -12,7 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from benchmarks.settings import SCRIPTS
 from docs.book import curves, markup, scripts
 
-IMPORT = re.compile(r"(common\.)(\w+)(?=</span>)")
+IMPORT = re.compile(r"from common\.(\w+) import")
 QUOTE = '"'
 
 
@@ -41,10 +41,12 @@ class Source(Generated):
         result = [self.html(f'<div class="highlight source" {title}>')]
         block, seen = "", set()
         for number, line in enumerate(markup.tokens(code, language), start=1):
-            html = markup.numbered(
-                number, IMPORT.sub(r'<a href="../common/\2.py.html">\1\2</a>', markup.spans(line))
-            )
             text = "".join(word for _, word in line)
+            html = markup.spans(line)
+            if imported := IMPORT.match(text):
+                link = f'<a href="../common/{imported[1]}.py.html">{imported[1]}</a>'
+                html = html.replace(f"{imported[1]}</span>", f"{link}</span>", 1)
+            html = markup.numbered(number, html)
             marked = re.search(r"# \((\d+)\)$", text)
             if marked and marked[1] in equations:
                 which = marked[1]

@@ -126,8 +126,8 @@ def listing(path: Path) -> str:
 
 
 def summary(file: Path) -> str:
-    """Return the first line of a module's docstring."""
-    return (ast.get_docstring(ast.parse(scripts.read(file))) or "").partition("\n")[0]
+    """Return the first line of a module's docstring, for the cell of a table."""
+    return (ast.get_docstring(ast.parse(scripts.read(file))) or "").partition("\n")[0].replace("|", "\\|")
 
 
 def _write(path: Path, text: str) -> None:
