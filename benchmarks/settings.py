@@ -23,6 +23,7 @@ class Script:
     name: str
     paper: str
     actions: list[str]
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
