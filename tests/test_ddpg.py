@@ -5,7 +5,6 @@ from common.replay_buffer import Transitions
 import gymnasium as gym
 import keras
 import numpy as np
-import pytest
 
 from ddpg.ddpg import Agent, Config, evaluate, train
 
@@ -154,46 +153,6 @@ def test_random_actions_are_uniform_between_the_bounds():
     for quantile in (0.1, 0.5, 0.9):
         np.testing.assert_allclose(np.quantile(shares, quantile, axis=0), quantile, atol=0.03)
     assert abs(np.corrcoef(shares.T)[0, 1]) < 0.05  # a draw for each dimension
-
-
-def test_noise_is_scaled_to_the_bounds_and_actions_stay_in_them():
-    agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=5000, exploration_noise=0.05))
-    observations = np.zeros((5000, 3), np.float32)
-    greedy = agent.actor(observations).numpy()
-    noise = agent.act(observations, random=False) - greedy
-    np.testing.assert_allclose(noise.std(axis=0), 0.05 * (HIGH - LOW) / 2, rtol=0.05)
-    np.testing.assert_allclose(noise.mean(axis=0), 0.0, atol=0.02)
-    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.05
-    agent.config.exploration_noise = 10.0
-    actions = agent.act(observations, random=False)
-    assert actions.dtype == np.float32
-    np.testing.assert_array_equal([actions.min(axis=0), actions.max(axis=0)], [LOW, HIGH])
-
-
-@pytest.mark.parametrize(("noise_reversion", "correlation"), [(1.0, 0.0), (0.15, 0.85)])
-def test_noise_is_gaussian_or_ornstein_uhlenbeck(noise_reversion, correlation):
-    agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=2000, noise_reversion=noise_reversion))
-    noises = []
-    for _ in range(60):
-        agent.act(np.zeros((2000, 3), np.float32), random=False)
-        noises.append(agent.noise)
-    now, then = noises[-1][:, 0], noises[-2][:, 0]
-    np.testing.assert_allclose(np.corrcoef(now, then)[0, 1], correlation, atol=0.05)
-    scale = 0.1 * (HIGH - LOW) / 2 / np.sqrt(1 - correlation**2)
-    np.testing.assert_allclose(noises[-1].std(axis=0), scale, rtol=0.1)
-
-
-@pytest.mark.parametrize(("name", "length"), [("BoxActions", 3), ("TruncatingBox", 5)])
-def test_each_episode_begins_without_noise(name, length, tmp_path, monkeypatch):
-    seen = []
-    act = Agent.act
-    monkeypatch.setattr(
-        Agent, "act", lambda self, *a, **k: seen.append(self.noise.copy()) or act(self, *a, **k)
-    )
-    config = Config(env_id=f"tests.environments:{name}-v0", total_timesteps=12, learning_starts=0)
-    config.runs_dir, config.eval_episodes, config.noise_reversion = str(tmp_path), 0, 0.1
-    train(config)
-    assert [bool(noise.any()) for noise in seen] == [step % length > 0 for step in range(12)]
 
 
 def test_several_environments_at_once(tmp_path):

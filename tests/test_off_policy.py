@@ -112,3 +112,48 @@ def test_the_acting_network_changes_at_refresh(deterministic):
     assert (agent.acting_network(observations) != first).any()
     expected = agent.actor(observations)
     np.testing.assert_allclose(agent.acting_network(observations), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_scaled_to_the_bounds_and_actions_stay_in_them(deterministic):
+    agent = deterministic.Agent(
+        OBSERVATIONS, ACTIONS, deterministic.Config(num_envs=5000, exploration_noise=0.05)
+    )
+    observations = np.zeros((5000, 3), np.float32)
+    greedy = agent.actor(observations).numpy()
+    noise = agent.act(observations, random=False) - greedy
+    np.testing.assert_allclose(noise.std(axis=0), 0.05 * (ACTIONS.high - ACTIONS.low) / 2, rtol=0.05)
+    np.testing.assert_allclose(noise.mean(axis=0), 0.0, atol=0.02)
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.05
+    agent.config.exploration_noise = 10.0
+    actions = agent.act(observations, random=False)
+    assert actions.dtype == np.float32
+    np.testing.assert_array_equal([actions.min(axis=0), actions.max(axis=0)], [ACTIONS.low, ACTIONS.high])
+
+
+@pytest.mark.parametrize(("noise_reversion", "correlation"), [(1.0, 0.0), (0.15, 0.85)])
+def test_noise_is_gaussian_or_ornstein_uhlenbeck(deterministic, noise_reversion, correlation):
+    config = deterministic.Config(num_envs=2000, noise_reversion=noise_reversion)
+    agent = deterministic.Agent(OBSERVATIONS, ACTIONS, config)
+    noises = []
+    for _ in range(60):
+        agent.act(np.zeros((2000, 3), np.float32), random=False)
+        noises.append(agent.noise)
+    now, then = noises[-1][:, 0], noises[-2][:, 0]
+    np.testing.assert_allclose(np.corrcoef(now, then)[0, 1], correlation, atol=0.05)
+    scale = 0.1 * (ACTIONS.high - ACTIONS.low) / 2 / np.sqrt(1 - correlation**2)
+    np.testing.assert_allclose(noises[-1].std(axis=0), scale, rtol=0.1)
+
+
+@pytest.mark.parametrize(("name", "length"), [("BoxActions", 3), ("TruncatingBox", 5)])
+def test_each_episode_begins_without_noise(deterministic, name, length, tmp_path, monkeypatch):
+    seen = []
+    act = deterministic.Agent.act
+    monkeypatch.setattr(
+        deterministic.Agent, "act", lambda self, *a, **k: seen.append(self.noise.copy()) or act(self, *a, **k)
+    )
+    config = deterministic.Config(
+        env_id=f"tests.environments:{name}-v0", total_timesteps=12, learning_starts=0
+    )
+    config.runs_dir, config.eval_episodes, config.noise_reversion = str(tmp_path), 0, 0.1
+    deterministic.train(config)
+    assert [bool(noise.any()) for noise in seen] == [step % length > 0 for step in range(12)]
