@@ -15,7 +15,17 @@ from common.signals import Stopped
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, SHORT, metrics, model_in, rows, short_options, start_script, wait_for
+from tests.conftest import (
+    ROOT,
+    SHORT,
+    environment,
+    metrics,
+    model_in,
+    rows,
+    short_options,
+    start_script,
+    wait_for,
+)
 
 
 def test_a_run_leaves_its_folder_and_a_second_one_the_same_numbers(script, short_run, command, only_run):
@@ -277,3 +287,15 @@ def test_a_script_copied_out_with_common_beside_it_runs(tmp_path):
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("the common beside the script")
     assert re.search(r"^evaluation: mean return", process.stdout, re.MULTILINE)
+
+
+def test_a_script_closes_its_environments(script, module, configured, monkeypatch):
+    """With --async-envs, each is a process that would stay."""
+    made, make_envs = [], module(script).make_envs
+    monkeypatch.setattr(
+        module(script), "make_envs", lambda *a, **k: made.append(make_envs(*a, **k)) or made[-1]
+    )
+    rollouts = {"num_steps": 4, "num_minibatches": 2, "bins": (2,), "eager": True}
+    config = configured(script, env_id=environment(script, "Recorded"), total_timesteps=8, **rollouts)
+    module(script).train(config)
+    assert [envs.unwrapped.closed for envs in made] == [True]
