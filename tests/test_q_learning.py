@@ -42,6 +42,10 @@ def test_environments_in_the_same_pair_share_one_update():
     states, actions = np.array([0, 0, 0]), np.array([0, 1, 0])
     one.update(states, actions, np.array([1.0, 5.0, 3.0]), np.ones(3, int), np.ones(3, bool), 0.1)
     np.testing.assert_allclose(one.q_table[0], [0.1 * (1 + 3) / 2, 0.1 * 5])
+    one.update(
+        np.array([0, 2]), np.array([1, 0]), np.array([5.0, 7.0]), np.ones(2, int), np.ones(2, bool), 1.0
+    )
+    np.testing.assert_allclose([one.q_table[0, 1], one.q_table[2, 0]], [5.0, 7.0])  # two pairs
 
 
 def test_an_initial_value_that_is_an_integer_learns():
