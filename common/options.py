@@ -5,15 +5,15 @@ import inspect
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, Le
 from common.errors import UserError
 import pydantic
 
 MAX_INT = 10**12  # a year of steps; a few numbers of this size can be multiplied without an overflow
 MAX_FLOAT = 3.4e38  # float32, in which the networks compute
 
-PositiveInt = Annotated[int, Interval(gt=0, le=MAX_INT)]
-NonNegativeInt = Annotated[int, Interval(ge=0, le=MAX_INT)]
+PositiveInt = Annotated[int, Gt(0), Le(MAX_INT)]
+NonNegativeInt = Annotated[int, Ge(0), Le(MAX_INT)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
