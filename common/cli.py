@@ -48,11 +48,7 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable) -> 
     except Exception as error:
         if not _is_lack_of_memory(error):
             raise
-        reason = re.split(r" on /job| \[Op:|\n", re.sub(r"^\{\{.*?\}\} ", "", str(error)))[0]
-        advice = "lower the sizes among the options, such as --num-envs, --batch-size, or --hidden-sizes"
-        sys.exit(
-            _print_and_exit_code(": ".join(filter(None, ("error: not enough memory", reason, advice))), 2)
-        )
+        sys.exit(_print_and_exit_code(_lack_of_memory_line(error), 2))
     except KeyboardInterrupt as interrupt:
         signum = interrupt.signum if isinstance(interrupt, Stopped) else 2
         sys.exit(_print_and_exit_code(f"interrupted: {str(interrupt) or 'stopped'}", 128 + signum))
@@ -63,6 +59,13 @@ def _is_lack_of_memory(error: Exception) -> bool:
     too_large = "array is too big", "Maximum allowed dimension", "would have more than 2**63"
     kind = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
     return kind or any(text in str(error) for text in too_large)
+
+
+def _lack_of_memory_line(error: Exception) -> str:
+    """Return one line: what TensorFlow or NumPy says, without its internal names, and what to do."""
+    reason = re.split(r" on /job| \[Op:|\n", re.sub(r"^\{\{.*?\}\} ", "", str(error)))[0]
+    advice = "lower the sizes among the options, such as --num-envs, --batch-size, or --hidden-sizes"
+    return ": ".join(filter(None, ("error: not enough memory", reason, advice)))
 
 
 def _print_and_exit_code(message: str, code: int) -> int:

@@ -31,10 +31,9 @@ import pytest
 import tensorflow  # noqa: F401
 import tyro
 
-from benchmarks.settings import read_toml
+from benchmarks.records import ROOT
+from benchmarks.settings import SCRIPTS, read_toml
 
-ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*/*.py") if path.stem == path.parent.name)
 LEFT_OUT = ("benchmarks", "cli", "fuzz_and_soak", "learning", "mutants", "options", "pages", "siblings")
 LAST = ("evaluation", "run")  # they start processes
 FIRST = ("on_policy", "off_policy", "known_values", "schedules", "double_dqn", "ppo", "a2c")
@@ -209,7 +208,7 @@ def outcomes(mutants: list[Mutant], tests: dict[str, list[str]], chosen: Options
     with tempfile.TemporaryDirectory() as where:
         folders = [Path(where) / str(k) for k in range(chosen.workers)]
         for folder in folders:
-            left_out = shutil.ignore_patterns(".*", "results", "runs", "__pycache__")
+            left_out = shutil.ignore_patterns(".*", "build", "results", "runs", "__pycache__")
             shutil.copytree(ROOT, folder, ignore=left_out)
         running: dict[int, tuple] = {}
         while waiting or running:

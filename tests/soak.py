@@ -5,9 +5,9 @@
 
 Every script runs with its defaults, 4 environments, and 2,000,000 steps; those with a replay buffer, with
 200,000. Once a quarter of the steps is done, everything that may grow has grown: updates are compiled,
-checkpoints and metrics have been written, buffers are full (except those of DDPG and TD3, which are full at
-the end and take 7 MB). From then on a run may take at most 2 % more memory and no more open files. Ends with
-exit code 1 if one does.
+checkpoints and metrics have been written, buffers are full (except those of DDPG, TD3, and SAC, which are
+full at the end and take 7 MB). From then on a run may take at most 2 % more memory and no more open files.
+Ends with exit code 1 if one does.
 
 Prints a line per script:
 

@@ -145,16 +145,6 @@ def test_the_bounds_are_in_the_model(tmp_path):
         np.testing.assert_allclose(loaded(observations), np.tile(bound, (100, 1)))
 
 
-def test_random_actions_are_uniform_between_the_bounds():
-    agent = Agent(OBSERVATIONS, ACTIONS, Config(num_envs=5000))
-    actions = agent.act(np.zeros((5000, 3), np.float32), random=True)
-    shares = (actions - LOW) / (HIGH - LOW)
-    assert actions.dtype == np.float32 and shares.min() >= 0 and shares.max() <= 1
-    for quantile in (0.1, 0.5, 0.9):
-        np.testing.assert_allclose(np.quantile(shares, quantile, axis=0), quantile, atol=0.03)
-    assert abs(np.corrcoef(shares.T)[0, 1]) < 0.05  # a draw for each dimension
-
-
 def test_several_environments_at_once(tmp_path):
     config = Config(num_envs=3, total_timesteps=601, learning_starts=60, gradient_steps=2)
     config.runs_dir, config.eval_episodes = str(tmp_path), 3

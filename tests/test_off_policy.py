@@ -114,6 +114,16 @@ def test_the_acting_network_changes_at_refresh(deterministic):
     np.testing.assert_allclose(agent.acting_network(observations), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_random_actions_are_uniform_between_the_bounds(off_policy):
+    agent = off_policy.Agent(OBSERVATIONS, ACTIONS, off_policy.Config(num_envs=5000))
+    actions = agent.act(np.zeros((5000, 3), np.float32), random=True)
+    shares = (actions - ACTIONS.low) / (ACTIONS.high - ACTIONS.low)
+    assert actions.dtype == np.float32 and shares.min() >= 0 and shares.max() <= 1
+    for quantile in (0.1, 0.5, 0.9):
+        np.testing.assert_allclose(np.quantile(shares, quantile, axis=0), quantile, atol=0.03)
+    assert abs(np.corrcoef(shares.T)[0, 1]) < 0.05  # a draw for each dimension
+
+
 def test_noise_is_scaled_to_the_bounds_and_actions_stay_in_them(deterministic):
     agent = deterministic.Agent(
         OBSERVATIONS, ACTIONS, deterministic.Config(num_envs=5000, exploration_noise=0.05)

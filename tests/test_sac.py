@@ -180,16 +180,6 @@ def test_the_entropy_settles_at_its_target(target_entropy, tmp_path, monkeypatch
     np.testing.assert_allclose(columns["temperature"][-5:].mean(), temperature, rtol=0.15)
 
 
-def test_random_actions_are_uniform_between_the_bounds():
-    agent = Agent(OBSERVATIONS, ACTIONS, Config())
-    actions = agent.act(np.zeros((5000, 3), np.float32), random=True)
-    shares = (actions - LOW) / (HIGH - LOW)
-    assert actions.dtype == np.float32 and shares.min() >= 0 and shares.max() <= 1
-    for quantile in (0.1, 0.5, 0.9):
-        np.testing.assert_allclose(np.quantile(shares, quantile, axis=0), quantile, atol=0.03)
-    assert abs(np.corrcoef(shares.T)[0, 1]) < 0.05  # a draw for each dimension
-
-
 def test_actions_are_samples_of_the_newest_policy(tmp_path, monkeypatch):
     """Before every step, the NumPy copy gives what the networks give with the same noise."""
     act, seen = Agent.act, []
