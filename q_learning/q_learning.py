@@ -39,8 +39,10 @@ class Config(RunConfig):
 
     env_id: str = "CartPole-v1"
     """Environment with a Discrete action space."""
-    total_timesteps: PositiveInt = 400_000
+    total_timesteps: PositiveInt = 1_000_000
     """Environment steps to train for, summed over all environments."""
+    num_envs: PositiveInt = 8
+    """Number of environments stepped together."""
     learning_rate: Fraction = 0.2
     """Initial learning rate α; 1 is right for a deterministic environment."""
     anneal_learning_rate: Fraction = 1.0
@@ -49,13 +51,13 @@ class Config(RunConfig):
     """Discount factor γ."""
     start_epsilon: Fraction = 1.0
     """Exploration rate ε at the first step."""
-    end_epsilon: Fraction = 0.05
+    end_epsilon: Fraction = 0.02
     """Exploration rate ε after the annealing."""
     exploration_fraction: PositiveFraction = 0.5
     """Fraction of training over which ε is annealed, linearly."""
     initial_value: float = 0.0
     """Initial Q of every pair (s, a). Optimistic values, above the highest return, drive exploration."""
-    bins: tuple[PositiveInt, ...] = (8,)
+    bins: tuple[PositiveInt, ...] = (10,)
     """Bins for each number of a Box observation: one count for all numbers, or one for each."""
 
 

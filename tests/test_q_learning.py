@@ -102,6 +102,7 @@ def test_schedules(tmp_path, monkeypatch):
     config = Config(
         env_id="tests.environments:Terminating-v0",
         total_timesteps=100,
+        num_envs=1,
         learning_rate=0.4,
         anneal_learning_rate=0.5,
         start_epsilon=0.9,

@@ -214,7 +214,7 @@ def test_bounded_numbers_keep_their_bounds_beside_unbounded_ones():
 
 
 def test_discrete_observations_stay_an_index():
-    config = q_learning.Config(env_id="tests.environments:DiscreteObservation-v0", bins=(9,))
+    config = q_learning.Config(env_id="tests.environments:DiscreteObservation-v0", num_envs=1, bins=(9,))
     envs = make_envs(config, gym.spaces.Discrete)
     observations, _ = envs.reset(seed=0)
     assert observations.tolist() == [0] and envs.single_observation_space == gym.spaces.Discrete(5)
