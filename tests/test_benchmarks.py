@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 from pathlib import Path
 import signal
@@ -78,6 +79,16 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert not options.matches(recorded, {"gamma": 0.98, "hidden_sizes": [64, 64]})
     assert not options.matches(recorded, {})  # the script does not accept the command
     assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
+
+
+def test_rows_of_other_options_or_seeds_are_left_out():
+    task = settings.Task("ppo", "X-v0", {"gamma": 0.9, "max_grad_norm": "none"}, seeds=2)
+    defaults = {"env_id": "Y-v0", "gamma": 0.99, "max_grad_norm": 0.5, "hidden_sizes": (64,), "seed": 0}
+    made_with = {"env_id": "X-v0", "gamma": 0.9, "max_grad_norm": None, "hidden_sizes": [64]}
+    row = {"seed": "1", "options": json.dumps(made_with)}
+    assert options.is_current(row, task, defaults)
+    assert not options.is_current(row | {"seed": "2"}, task, defaults)
+    assert not options.is_current(row, task, defaults | {"hidden_sizes": (32,)})
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
