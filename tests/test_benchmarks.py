@@ -91,6 +91,25 @@ def test_rows_of_other_options_or_seeds_are_left_out():
     assert not options.is_current(row, task, defaults | {"hidden_sizes": (32,)})
 
 
+def test_the_figures_of_the_advice_are_those_of_the_results():
+    """The table below "Which algorithm should I use?" on the front page."""
+    names = {about.name: script for script, about in settings.SCRIPTS.items()}
+    rows = re.findall(
+        r"^\| (\S+) \((?:Discrete|Box)\) \| (.+) \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(rows) == 2
+    for env_id, *cells in rows:
+        for cell in cells:
+            name, steps, seconds = re.fullmatch(r"(.+): ([\d,]+) steps, ([\d.]+) seconds", cell).groups()
+            script = names[name]
+            (task,) = (task for task in settings.TASKS if (task.script, task.env_id) == (script, env_id))
+            frame = tables.runs(task, records.RESULTS)
+            assert (steps, seconds) == (
+                tables.middle(frame["solved_step"]),
+                tables.middle(frame["solved_seconds"], 1),
+            )
+
+
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
     outcome = job.run_script("dqn", "--total-timesteps 100000000", timeout=4)
     assert outcome.returncode != 0 and outcome.error
