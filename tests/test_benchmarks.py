@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -94,9 +95,8 @@ def test_rows_of_other_options_or_seeds_are_left_out():
 def test_the_figures_of_the_advice_are_those_of_the_results():
     """The table below "Which algorithm should I use?" on the front page."""
     names = {about.name: script for script, about in settings.SCRIPTS.items()}
-    rows = re.findall(
-        r"^\| (\S+) \((?:Discrete|Box)\) \| (.+) \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
-    )
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (\S+) \((?:Discrete|Box)\) \| (.+) \| (.+) \|$", text, flags=re.MULTILINE)
     assert len(rows) == 2
     for env_id, *cells in rows:
         for cell in cells:

@@ -58,6 +58,10 @@ def test_every_equation_of_a_docstring_has_one_on_the_page(script):
     assert all("$" in equation for equation in on_page.values())
 
 
+def test_a_bar_within_an_equation_does_not_end_it():
+    assert scripts.equations_of_page("| (1) | $a \\| b$ | `c` |\n") == {"1": "$a \\| b$"}
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_options_are_those_of_the_config(script, module):
     config = module(script).Config()
