@@ -262,6 +262,9 @@ def test_a_phone_does_not_scroll_sideways(site, tab, name):
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.goto(urljoin(site, name))
     assert tab.evaluate("() => document.scrollingElement.scrollWidth") <= 390
+    for region in tab.locator(".source").all():  # code scrolls within its region, not with the page
+        assert region.evaluate("one => getComputedStyle(one).overflowX") == "auto"
+        assert region.evaluate("one => one.clientWidth") <= 390
 
 
 @pytest.mark.skipif(AXE is None, reason="AXE is not the path of axe.min.js")
