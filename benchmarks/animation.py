@@ -1,52 +1,92 @@
-"""Animation of the front page: the first evaluation episode of a trained agent, as a GIF.
+"""Animations of trained agents: the first evaluation episode of each, as a GIF.
 
-    python ppo/ppo.py --env-id LunarLander-v3 ...    # options: learning.toml
-    python benchmarks/animation.py runs/<run>
+    python benchmarks/animation.py                                                # all policies: the gallery
+    python benchmarks/animation.py runs/<run> --to benchmarks/results/agent.gif   # the one of the front page
 
-The script plays and records its saved model; this program converts the video.
+The scripts play and record their saved models; this program converts the videos. For the gallery, it writes
+policies/<script>/episode.gif and the table of policies/README.md.
 """
 
 from dataclasses import dataclass
 import json
 from pathlib import Path
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 
 from moviepy import VideoFileClip
 from PIL import Image
 import tyro
 
-from benchmarks import job, records
+from benchmarks import job
+from benchmarks.policies import POLICIES
+from benchmarks.records import ROOT
+from benchmarks.settings import SCRIPTS
+from benchmarks.tables import markdown
 
-WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15
+WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15  # of the front page
+SMALL, FEW = 200, 16  # width and colours in the gallery
+HEADER = "| episode |"  # of the table of policies/README.md, the last part of the page
+SCENES = {"CartPole-v1": "A cart balances a pole", "Pendulum-v1": "A pendulum swings up and stays upright"}
 
 
 @dataclass
 class Options:
-    """What to show, and how."""
+    """What to show, and where to save it."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder of the trained agent."""
+    run: tyro.conf.Positional[Path | None] = None
+    """Run folder of a trained agent (default: all policies, for the gallery)."""
+    to: Path | None = None
+    """GIF file of that run (default: episode.gif in the run folder)."""
     seed: int = 0
     """Seed of the episode."""
-    results: Path = records.RESULTS
-    """Folder of agent.gif."""
+
+
+def animate(run: Path, target: Path, seed: int, width: int, colours: int) -> float:
+    """Play an episode with a saved model, write it as a GIF, and return its return."""
+    script = json.loads((run / "config.json").read_text())["algorithm"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in [run / "config.json", *run.glob("model.*")]:
+            shutil.copy(file, scratch)
+        command = [sys.executable, f"{script}/{script}.py", "--evaluate", scratch, "--capture-video"]
+        command += ["--eval-episodes", "1", "--seed", str(seed)]
+        streams = {"check": True, "text": True, "stdout": subprocess.PIPE}
+        output = subprocess.run(command, cwd=ROOT, env=job.environment(0), **streams).stdout
+        (video,) = Path(scratch, "videos").glob("*.mp4")
+        with VideoFileClip(str(video)) as clip:
+            frames = [Image.fromarray(frame) for frame in clip.iter_frames(fps=FRAMES_PER_SECOND)]
+    size = width, round(frames[0].height * width / frames[0].width)
+    first, *others = [frame.resize(size).quantize(colours) for frame in frames]
+    first.save(target, save_all=True, append_images=others, duration=1000 // FRAMES_PER_SECOND, loop=0)
+    print(f"{target}: {len(frames)} frames, {target.stat().st_size:,} bytes", flush=True)
+    return float(re.search(r"evaluation: mean return (\S+)", output)[1])
+
+
+def row(script: str, seed: int) -> dict[str, str]:
+    """Animate the policy of a script; return its row of the gallery."""
+    run, name = POLICIES / script, SCRIPTS[script].name
+    env_id = json.loads((run / "config.json").read_text())["env_id"]
+    reached = animate(run, run / "episode.gif", seed, SMALL, FEW)
+    return {
+        "episode": f"![{SCENES[env_id]}, played by {name}]({script}/episode.gif)",
+        "script": f"[{name}](../{script}/README.md), [{script}.py](../{script}/{script}.py)",
+        "task": env_id,
+        "return": f"{reached:.1f}",
+        "command": f"`python {script}/{script}.py --evaluate policies/{script}`",
+    }
 
 
 def main(options: Options) -> None:
-    """Play, record, and write agent.gif."""
-    script = json.loads((options.run / "config.json").read_text())["algorithm"]
-    command = [sys.executable, f"{script}/{script}.py", "--evaluate", str(options.run.resolve())]
-    command += ["--capture-video", "--eval-episodes", "1", "--seed", str(options.seed)]
-    subprocess.run(command, cwd=records.ROOT, env=job.environment(0), check=True)
-    video = max((options.run / "videos").glob("*.mp4"), key=lambda path: path.stat().st_mtime)
-    with VideoFileClip(str(video)) as clip:
-        frames = [Image.fromarray(frame) for frame in clip.iter_frames(fps=FRAMES_PER_SECOND)]
-    size = WIDTH, round(frames[0].height * WIDTH / frames[0].width)
-    first, *others = [frame.resize(size).quantize(COLOURS) for frame in frames]
-    target, duration = options.results / "agent.gif", 1000 // FRAMES_PER_SECOND
-    first.save(target, save_all=True, append_images=others, duration=duration, loop=0)
-    print(f"{target}: {len(frames)} frames, {target.stat().st_size:,} bytes")
+    """Animate a run, or all policies."""
+    if options.run:
+        animate(options.run, options.to or options.run / "episode.gif", options.seed, WIDTH, COLOURS)
+        return
+    page = POLICIES / "README.md"
+    text = page.read_text(encoding="utf-8").partition(HEADER)[0]
+    table = markdown([row(script, options.seed) for script in SCRIPTS])
+    page.write_text(f"{text}{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The options of a run that affect learning: those of a command line and those of a results row."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import importlib
@@ -8,6 +9,8 @@ import shlex
 from typing import Any
 
 from common.errors import UserError
+
+from benchmarks.settings import Task
 
 OUTPUT_OPTIONS = {"algorithm", "versions", "seed", "runs_dir", "log_frequency", "checkpoint_frequency"}
 OUTPUT_OPTIONS |= {"save_model", "capture_video", "render", "track", "wandb_project", "resume", "evaluate"}
@@ -23,6 +26,12 @@ def parse(script: str, arguments: str) -> Any:
 def of_learning(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that affect learning or evaluation, not those of logging and output."""
     return {name: value for name, value in options.items() if name not in OUTPUT_OPTIONS}
+
+
+@functools.cache
+def defaults(script: str) -> dict[str, Any]:
+    """Return the default options of a script."""
+    return dataclasses.asdict(importlib.import_module(f"{script}.{script}").Config())
 
 
 @functools.cache
@@ -42,6 +51,16 @@ def matches(recorded: str, options: dict[str, Any]) -> bool:
     """
     recorded = _from_json(recorded)
     return bool(options) and all(options[name] == recorded[name] for name in options.keys() & recorded)
+
+
+def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> bool:
+    """Whether a results row is a seed of a task, made with the options that the task has today.
+
+    `defaults` are the default options of its script.
+    """
+    given = {name: None if value == "none" else value for name, value in task.options.items()}
+    today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
+    return int(row["seed"]) < task.seeds and matches(row["options"], of_learning(today))
 
 
 def _from_json(text: str) -> Any:

@@ -28,9 +28,8 @@ def runs(task: Task, results: Path) -> pd.DataFrame:
     frame = read(results / "learning" / task.file)
     if frame.empty:
         return frame
-    today = options.resolved(task.script, f"--env-id {task.env_id} {task.arguments}")
-    current = frame["options"].map(lambda recorded: options.matches(recorded, today))
-    return frame[frame["seed"].isin(range(task.seeds)) & current]
+    defaults = options.defaults(task.script)
+    return frame[[options.is_current(row, task, defaults) for row in frame.to_dict("records")]]
 
 
 def default_task(script: str) -> Task | None:

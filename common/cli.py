@@ -1,7 +1,7 @@
 """The command line: options, help in two groups, saved models, and errors in one line."""
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import difflib
@@ -116,13 +116,26 @@ def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) 
     both = dataclasses.make_dataclass("Options", flat)
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _stdout_may_close():
             parsed = tyro.cli(both, args=args, description=inspect.getdoc(config_class))
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
         raise UserError(_without_box(errors.getvalue())) from None
     return config_class(**vars(parsed.algorithm), **vars(parsed.run))
+
+
+@contextlib.contextmanager
+def _stdout_may_close() -> Iterator[None]:
+    """Exit with code 0 if the reader of stdout has closed it, as `head` does after some lines of help."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+        sys.exit(0)
 
 
 def option_docs(config_class: type) -> dict[str, str]:

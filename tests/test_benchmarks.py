@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +80,34 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert not options.matches(recorded, {"gamma": 0.98, "hidden_sizes": [64, 64]})
     assert not options.matches(recorded, {})  # the script does not accept the command
     assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
+
+
+def test_rows_of_other_options_or_seeds_are_left_out():
+    task = settings.Task("ppo", "X-v0", {"gamma": 0.9, "max_grad_norm": "none"}, seeds=2)
+    defaults = {"env_id": "Y-v0", "gamma": 0.99, "max_grad_norm": 0.5, "hidden_sizes": (64,), "seed": 0}
+    made_with = {"env_id": "X-v0", "gamma": 0.9, "max_grad_norm": None, "hidden_sizes": [64]}
+    row = {"seed": "1", "options": json.dumps(made_with)}
+    assert options.is_current(row, task, defaults)
+    assert not options.is_current(row | {"seed": "2"}, task, defaults)
+    assert not options.is_current(row, task, defaults | {"hidden_sizes": (32,)})
+
+
+def test_the_figures_of_the_advice_are_those_of_the_results():
+    """The table below "Which algorithm should I use?" on the front page."""
+    names = {about.name: script for script, about in settings.SCRIPTS.items()}
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (\S+) \((?:Discrete|Box)\) \| (.+) \| (.+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 2
+    for env_id, *cells in rows:
+        for cell in cells:
+            name, steps, seconds = re.fullmatch(r"(.+): ([\d,]+) steps, ([\d.]+) seconds", cell).groups()
+            script = names[name]
+            (task,) = (task for task in settings.TASKS if (task.script, task.env_id) == (script, env_id))
+            frame = tables.runs(task, records.RESULTS)
+            assert (steps, seconds) == (
+                tables.middle(frame["solved_step"]),
+                tables.middle(frame["solved_seconds"], 1),
+            )
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():

@@ -1,8 +1,10 @@
 """The command line: options, help, errors of one line, and exit codes."""
 
 import dataclasses
+import os
 import re
 import shutil
+import subprocess
 import sys
 
 from common.cli import main, option_docs, parse_config
@@ -12,7 +14,7 @@ from common.signals import Stopped
 import pytest
 
 from dqn.dqn import Config, evaluate, train
-from tests.conftest import error_line
+from tests.conftest import ROOT, error_line
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,21 @@ def letters(text):
 def test_help_exits_with_0(command):
     process = command("q_learning", "--help")
     assert process.returncode == 0 and "--total-timesteps" in process.stdout and not process.stderr
+
+
+LITTLE_HELP = "from common import cli\nwith cli._stdout_may_close(): print('usage')"
+
+
+@pytest.mark.parametrize("arguments", [["q_learning/q_learning.py", "--help"], ["-c", LITTLE_HELP]])
+def test_help_ends_quietly_if_nobody_reads_it(arguments):
+    """As in `python ppo/ppo.py --help | head -3`; a little help stays in Python's buffer until the end."""
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": write, "stderr": subprocess.PIPE, "text": True}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, timeout=120, **streams)
+    os.close(write)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_an_environment_in_a_module_of_the_current_folder(command, tmp_path):

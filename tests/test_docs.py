@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+from html import unescape
 import re
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from benchmarks.settings import SCRIPTS as TABLE
 from docs.book import curves, markup, pages, scripts
 from tests.conftest import ROOT, SCRIPTS
+
+ROW = r'<span class="number">(\d*)</span><span class="number">(\d*)</span><span class="mark">.</span> (.*)'
 
 OLD = '''"""One.
 
@@ -55,11 +58,14 @@ def test_every_equation_of_a_docstring_has_one_on_the_page(script):
     assert all("$" in equation for equation in on_page.values())
 
 
+def test_a_bar_within_an_equation_does_not_end_it():
+    assert scripts.equations_of_page("| (1) | $a \\| b$ | `c` |\n") == {"1": "$a \\| b$"}
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_options_are_those_of_the_config(script, module):
     config = module(script).Config()
-    known = {option.name: option.value for option in [*scripts.shared_options(), *scripts.options(script)]}
-    assert known == dataclasses.asdict(config)
+    assert curves._defaults(script) == dataclasses.asdict(config)
 
 
 def test_an_option_is_split_into_its_parts():
@@ -84,8 +90,8 @@ def test_ranges_in_words(hint, words):
     assert scripts._values(ast.parse(hint, mode="eval").body) == words
 
 
-def test_highlighting_keeps_every_character():
-    code = scripts.read(scripts.path("ppo"))
+def test_highlighting_keeps_every_character(script):
+    code = scripts.read(scripts.path(script))
     assert "\n".join("".join(word for _, word in line) for line in markup.tokens(code)) == code.rstrip("\n")
 
 
@@ -102,11 +108,17 @@ def test_a_difference_marks_words_and_folds_docstrings():
 @pytest.mark.parametrize("script", [script for script, row in TABLE.items() if row.parent])
 def test_a_difference_contains_both_scripts(script):
     both = [scripts.read(scripts.path(one)) for one in (TABLE[script].parent, script)]
-    rows = markup._rows(*both)
-    for code, other in zip(both, "+-"):
-        lines = [text(row.line) for row in rows if row.mark != other]
-        kept = [text(markup.spans(line)) for line in markup.tokens(code)]
-        assert lines == kept
+    html = markup.difference(*both).html
+    rows = re.findall(r'<span class="(old|new|same)">(.*)\n</span>', html)
+    for which, (code, other) in enumerate(zip(both, ("new", "old"))):
+        numbers, lines = [], []
+        for css, row in rows:
+            left, right, line = re.fullmatch(ROW, row).groups()
+            if css != other:
+                numbers.append(int((left, right)[which]))
+                lines.append(unescape(text(line)))
+        assert lines == code.splitlines()
+        assert numbers == list(range(1, len(lines) + 1))
 
 
 def test_unchanged_lines_are_folded_away():
@@ -122,6 +134,15 @@ def test_the_tree_links_every_page_and_every_difference():
     for script, parent in parents.items():
         assert f'href="{script}/index.html"' in svg
         assert (f'href="{script}/diff.html"' in svg) == (parent is not None)
+
+
+def test_boxes_of_the_tree_stand_below_their_parents_and_apart():
+    parents = {script: row.parent for script, row in TABLE.items()}
+    places = markup._places(parents)
+    for script, parent in parents.items():
+        assert parent is None or places[script][1] == places[parent][1] + markup.BOX[1] + markup.GAP[1]
+    assert len(set(places.values())) == len(SCRIPTS)
+    assert places["dqn"][0] == places["q_learning"][0] and places["ppo"][0] == places["a2c"][0]
 
 
 def test_links_lead_to_pages_of_the_site(tmp_path):
@@ -147,5 +168,6 @@ def test_curves_are_those_of_the_results():
 
 
 def test_runs_with_other_options_than_todays_are_left_out(monkeypatch):
-    monkeypatch.setattr(curves, "_today", lambda task: {"gamma": 0.123})
-    assert curves.data(["ppo"]) == []
+    assert "CartPole-v1" in [panel["env"] for panel in curves.data(["ppo"])]
+    monkeypatch.setattr(curves, "_defaults", lambda script: {"gamma": 0.123})
+    assert "CartPole-v1" not in [panel["env"] for panel in curves.data(["ppo"])]

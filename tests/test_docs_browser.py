@@ -4,16 +4,20 @@ Pages come from a local server: no file may be missing, and none may come from e
 """
 
 import functools
+from html import unescape
 import http.server
 import os
 from pathlib import Path
+import re
 import shutil
 import threading
 from urllib.parse import urldefrag, urljoin, urlparse
 
+import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from docs.book import scripts
+from tests.conftest import ROOT, SCRIPTS
 
 SITE = Path(os.environ.get("DOCS_SITE", ROOT / "build" / "docs" / "html"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -82,6 +86,8 @@ def test_all_pages_load_and_all_links_lead_somewhere(site, tab):
     for name in PAGES:
         tab.goto(urljoin(site, name), wait_until="load")
         found, ids = links(tab)
+        assert len(ids) == len(set(ids)), (name, [one for one in ids if ids.count(one) > 1])
+        assert tab.locator("img:not([alt]), img[alt='']").count() == 0, name
         anchors[urljoin(site, name)] = set(ids)
         for target in found:
             resolved = urljoin(urljoin(site, name), target)
@@ -114,6 +120,30 @@ def test_search_finds_terminated(site, tab):
     assert len(found) > 10 and any("dqn.py" in title for title in found)
 
 
+PANELS = "JSON.parse(document.querySelector('.curves script').textContent)"
+
+
+def check_summary(traces, panel, unit):
+    """Check the mean over seeds, and that the band contains it and is about 4 standard errors wide."""
+    band, *_, mean = traces
+    curves = panel["scripts"][0]["seeds"].values()
+    at = [np.interp(mean["x"], curve[unit], curve["returns"]) for curve in curves]
+    np.testing.assert_allclose(mean["y"], np.mean(at, axis=0))
+    high, low = np.array(band["y"][: len(mean["x"])]), np.array(band["y"][len(mean["x"]) :][::-1])
+    assert (low <= mean["y"]).all() and (mean["y"] <= high).all()
+    errors = np.std(at, axis=0) / len(at) ** 0.5
+    np.testing.assert_allclose((high - low).sum(), 3.92 * errors.sum(), rtol=0.15)
+
+
+def test_curves_of_many_scripts_are_means(site, tab):
+    tab.goto(urljoin(site, "curves.html"))
+    tab.wait_for_selector(".curves .scatterlayer")
+    names = tab.evaluate("() => document.querySelector('.curves .plot').data.map(one => one.name)")
+    shown = [script["name"] for script in tab.evaluate(f"() => {PANELS}[0].scripts")]
+    assert len(names) == 2 * len(shown) == 16  # a band and a mean each
+    assert [name for name in names if name] == shown
+
+
 def test_curves_can_be_explored(site, tab):
     tab.goto(urljoin(site, "ppo/index.html"))
     tab.locator(".curves").scroll_into_view_if_needed()
@@ -121,9 +151,12 @@ def test_curves_can_be_explored(site, tab):
     traces = "() => document.querySelector('.curves .plot').data"
     title = "() => document.querySelector('.curves .plot').layout.xaxis.title.text"
     assert len(tab.evaluate(traces)) == 32  # 30 seeds, their mean, and its band
+    check_summary(*tab.evaluate(f"() => [({traces})(), {PANELS}[0], 'steps']"))
+    assert tab.evaluate("() => document.querySelector('.curves .plot').layout.shapes[0].y0") == 475
     assert not tab.locator("img[src*='ppo.png']").is_visible()
     tab.get_by_label("seconds", exact=True).check()
     tab.wait_for_function(f"() => ({title})() === 'seconds from the command'")
+    check_summary(*tab.evaluate(f"() => [({traces})(), {PANELS}[0], 'seconds']"))
     tab.get_by_text("choose seeds").click()
     tab.get_by_label("29", exact=True).uncheck()
     tab.wait_for_function(f"() => ({traces})().length === 31")
@@ -137,6 +170,72 @@ def test_without_scripts_the_static_picture_stays(site, browser):
     page.goto(urljoin(site, "ppo/index.html"))
     assert page.locator("img[src*='ppo.png']").is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_equation_beside_a_line_is_that_of_the_page(script):
+    latex = scripts.equations_of_page(scripts.read(ROOT / script / "README.md"))
+    html = (SITE / script / f"{script}.py.html").read_text(encoding="utf-8")
+    marked = r'<div class="marked".*?<pre>(.*?)</pre><div class="note">.*?>\((\d+)\)</a>(.*?)</div>'
+    notes = re.findall(marked, html, flags=re.DOTALL)
+    assert {number for _, number, _ in notes} == latex.keys()
+    for code, number, text in notes:
+        assert re.sub(r"<[^>]+>", "", code).endswith(f"# ({number})\n")
+        shown = re.findall(r"\\\((.+?)\\\)", unescape(text), flags=re.DOTALL)
+        assert shown == re.findall(r"\$(.+?)\$", latex[number].replace("\\|", "|"))
+
+
+def test_the_options_of_a_page_are_those_of_the_script(site, tab):
+    tab.goto(urljoin(site, "ppo/index.html"))
+    rows = tab.locator("table.options tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    flags = [cells[0] for cells in rows if cells[0] != "option"]
+    declared = {option.flag for option in [*scripts.options("ppo"), *scripts.shared_options()]}
+    assert sorted(flags) == sorted(declared)
+    clip_range = ["--clip-range", "0.2", "number > 0", "Clip range ε of the probability ratio."]
+    assert [*clip_range, "paper: 0.2 for MuJoCo"] in rows
+
+
+def test_an_animation_can_be_paused_and_starts_still_for_reduced_motion(site, tab):
+    source = "image => image.src"
+    for motion, first, then in (("no-preference", "pause", "play"), ("reduce", "play", "pause")):
+        tab.emulate_media(reduced_motion=motion)
+        tab.goto(urljoin(site, "policies/index.html"))
+        image, button = (tab.locator(f"#gallery {kind}").first for kind in ("img", "button"))
+        tab.wait_for_selector(f".pause:text('{first}')")
+        for label in (first, then, first):
+            assert button.inner_text() == label
+            still = image.evaluate(source).startswith("data:image/png")
+            assert still == (label == "play")
+            button.click()
+    assert tab.locator("#gallery button").count() == len(SCRIPTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [
+        ("a2c/diff.html", [".diff .new", ".diff .old", ".diff ins", ".diff del"]),
+        ("ppo/ppo.py.html", [".marked"]),
+        ("ppo/index.html", [".highlight-diff .gi", ".highlight-diff .gd"]),
+    ],
+)
+def test_marks_are_bright_in_light_and_dark_in_dark(site, tab, name, marks):
+    colours = (
+        "marks => marks.map(one => getComputedStyle(document.querySelector(one)).backgroundColor)"
+        ".map(one => one.match(/\\d+/g).map(Number))"
+    )
+    tab.emulate_media(color_scheme="dark")
+    tab.goto(urljoin(site, name))
+    by_system = tab.evaluate(colours, marks)
+    tab.emulate_media(color_scheme="light")
+    bright = tab.evaluate(colours, marks)
+    tab.evaluate("() => { document.body.dataset.theme = 'dark' }")
+    assert tab.evaluate(colours, marks) == by_system
+    assert all(len(colour) == 3 for colour in [*bright, *by_system])  # none is transparent
+    assert all(sum(colour) / 3 > 150 for colour in bright)
+    assert all(sum(colour) / 3 < 100 for colour in by_system)
+    assert len(set(map(tuple, bright))) == len(marks)
 
 
 def test_an_equation_stands_beside_its_line_and_links_both_ways(site, tab):
@@ -156,11 +255,16 @@ def test_an_import_links_to_the_module(site, tab):
     tab.wait_for_url("**/common/rollout.py.html")
 
 
-@pytest.mark.parametrize("name", ["index.html", "ppo/index.html", "ppo/ppo.py.html", "a2c/diff.html"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "sac/index.html", "ppo/ppo.py.html", "a2c/diff.html", "policies/index.html"]
+)
 def test_a_phone_does_not_scroll_sideways(site, tab, name):
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.goto(urljoin(site, name))
     assert tab.evaluate("() => document.scrollingElement.scrollWidth") <= 390
+    for region in tab.locator(".source").all():  # code scrolls within its region, not with the page
+        assert region.evaluate("one => getComputedStyle(one).overflowX") == "auto"
+        assert region.evaluate("one => one.clientWidth") <= 390
 
 
 @pytest.mark.skipif(AXE is None, reason="AXE is not the path of axe.min.js")
@@ -173,6 +277,7 @@ def test_a_phone_does_not_scroll_sideways(site, tab, name):
         "ppo/ppo.py.html",
         "a2c/diff.html",
         "curves.html",
+        "policies/index.html",
         "own_problem.html",
         "search.html",
     ],

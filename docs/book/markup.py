@@ -48,7 +48,7 @@ def spans(line: Iterable[Token], tag: str = "", changed: Sequence[bool] = ()) ->
 
 def numbered(number: int, line: str) -> str:
     """Return a line with its number, which is its anchor."""
-    return f'<a class="no" id="L{number}" href="#L{number}">{number}</a>{line}\n'
+    return f'<a class="number" id="L{number}" href="#L{number}">{number}</a>{line}\n'
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Row:
     def html(self) -> str:
         """The row as HTML."""
         css = {"-": "old", "+": "new", " ": "same"}[self.mark]
-        numbers = "".join(f'<span class="no">{number or ""}</span>' for number in (self.left, self.right))
+        numbers = "".join(f'<span class="number">{number or ""}</span>' for number in (self.left, self.right))
         return f'<span class="{css}">{numbers}<span class="mark">{self.mark}</span> {self.line}\n</span>'
 
 

@@ -34,7 +34,7 @@ def prepare(folder: Path) -> None:
         if row.parent:
             title = f"From {SCRIPTS[row.parent].name} to {row.name}"
             diff = f"```{{diff}} {row.parent} {script}\n```\n"
-            _write(folder / script / "diff.md", f"{WIDE}# {title}\n\n{tour(script)}\n\n{diff}")
+            _write(folder / script / "diff.md", f"{WIDE}# {title}\n\n{tour(script, 'diff.html')}\n\n{diff}")
     for path in linked:
         _write(folder / staged(path), listing(path) if path.is_dir() else source_page(path))
 
@@ -73,7 +73,11 @@ def front_page(text: str) -> str:
     """Add the family tree and the table of contents to the README."""
     text = text.replace("\n## ", "\n```{family-tree}\n```\n\n## ", 1)
     algorithms = "\n".join(f"{script}/index" for script in reading_order())
-    contents = {"Algorithms": algorithms, "Guides": "own_problem\ncurves", "Evidence and code": CODE}
+    contents = {
+        "Algorithms": algorithms,
+        "Guides": "own_problem\npolicies/index\ncurves",
+        "Evidence and code": CODE,
+    }
     return text + "".join(toctree(rows, name) for name, rows in contents.items())
 
 
@@ -92,7 +96,7 @@ def reading_order(parent: str | None = None) -> list[str]:
 def page_of_script(text: str, script: str) -> str:
     """Add to the page of a script: links to the annotated script and to the diff, the curves, the options."""
     parent, source = SCRIPTS[script].parent, f"{script}.py"
-    text = text.replace("\n", f"\n\n{tour(script)}\n", 1)
+    text = text.replace("\n", f"\n\n{tour(script, 'index.html')}\n", 1)
     row = rf'| <a href="{source}.html#equation-\1" id="eq-\1">(\1)</a> |'
     text = re.sub(r"^\| \((\d+)\) \|", row, text, flags=re.MULTILINE)
     text = re.sub(r"(## Results\n\n!\[.*\n)", rf"\1\n```{{curves}} {script}\n```\n", text)
@@ -100,19 +104,22 @@ def page_of_script(text: str, script: str) -> str:
     return text + toctree(f"{source}\ndiff" if parent else source)
 
 
-def tour(script: str) -> str:
-    """Return links to all that the site has about a script."""
+def tour(script: str, here: str) -> str:
+    """Return links to all that the site has about a script; `here` is the page that shows them."""
     parent = SCRIPTS[script].parent
     links = {"Page": "index.html", "Annotated script": f"{script}.py.html"}
     links |= {f"Diff to {SCRIPTS[parent].name}": "diff.html"} if parent else {}
     links |= {"Options": "index.html#options", "Results": "index.html#results"}
-    return "{.tour}\n" + " · ".join(f'<a href="{target}">{text}</a>' for text, target in links.items())
+    marks = {here: ' aria-current="page"'}
+    return "{.tour}\n" + " · ".join(
+        f'<a href="{target}"{marks.get(target, "")}>{text}</a>' for text, target in links.items()
+    )
 
 
 def source_page(path: Path) -> str:
     """Return the page of a source file."""
     head = WIDE.replace("---\n", "---\norphan: true\n", 1)
-    links = f"{tour(path.stem)}\n\n" if path.stem in SCRIPTS else ""
+    links = f"{tour(path.stem, f'{path.name}.html')}\n\n" if path.stem in SCRIPTS else ""
     return f"{head}# {path.name}\n\n{links}```{{source}} {path.relative_to(ROOT)}\n```\n"
 
 

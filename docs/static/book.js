@@ -46,8 +46,8 @@ function summarize(curves, unit) {
   return { x, mean, low, high };
 }
 
-/** The traces of a script: a thin line per chosen seed, the mean, and its band. */
-function traces(script, unit, chosen) {
+/** The traces of a script: the mean over chosen seeds and its band; of a script on its own, a thin line per seed too. */
+function traces(script, unit, chosen, alone) {
   const k = script.look;
   const seeds = Object.keys(script.seeds).filter((seed) => chosen.has(seed));
   if (!seeds.length) return [];
@@ -55,7 +55,7 @@ function traces(script, unit, chosen) {
   const look = { color, dash: DASHES[Math.floor(k / COLOURS.length)] };
   const { x, mean, low, high } = summarize(seeds.map((seed) => script.seeds[seed]), unit);
   const band = { x: [...x, ...x.toReversed()], y: [...high, ...low.toReversed()], fill: "toself", fillcolor: color + "33", line: { width: 0 }, hoverinfo: "skip", showlegend: false, mode: "lines" };
-  const thin = seeds.map((seed) => ({
+  const thin = !alone ? [] : seeds.map((seed) => ({
     x: script.seeds[seed][unit], y: script.seeds[seed].returns, mode: "lines", line: { color, width: 0.8 }, opacity: 0.55, showlegend: false,
     hovertemplate: `${script.name}, seed ${seed}<br>%{x:,.0f} ${unit}<br>return %{y:.1f}<extra></extra>`,
   }));
@@ -149,7 +149,7 @@ class Curves {
     const { env, threshold, scripts } = this.panel;
     const names = this.chosen("script") ?? new Set(scripts.map((one) => one.name));
     const seeds = this.chosen("seed") ?? new Set(scripts.flatMap((one) => Object.keys(one.seeds)));
-    const all = scripts.flatMap((script) => (names.has(script.name) ? traces(script, this.unit, seeds) : []));
+    const all = scripts.flatMap((script) => (names.has(script.name) ? traces(script, this.unit, seeds, names.size === 1) : []));
     const style = getComputedStyle(document.body);
     const [ink, faint] = ["--color-foreground-primary", "--color-background-border"].map((name) => style.getPropertyValue(name).trim());
     const axis = { gridcolor: faint, zeroline: false, automargin: true };
@@ -166,7 +166,27 @@ class Curves {
   }
 }
 
+/** Put a button below an animation that stops and starts it. It stands still if the reader prefers less motion. */
+function pausable(image) {
+  const button = Object.assign(document.createElement("button"), { className: "pause", type: "button" });
+  const moving = image.src;
+  const still = () => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: image.naturalWidth, height: image.naturalHeight });
+    canvas.getContext("2d").drawImage(image, 0, 0); // the first frame
+    return canvas.toDataURL();
+  };
+  const show = (playing) => {
+    image.src = playing ? moving : still();
+    button.textContent = playing ? "pause" : "play";
+    button.setAttribute("aria-label", `${button.textContent}: ${image.alt}`);
+  };
+  button.addEventListener("click", () => show(image.src !== moving));
+  image.after(button);
+  image.decode().then(() => show(!matchMedia("(prefers-reduced-motion: reduce)").matches));
+}
+
 function start() {
+  document.querySelectorAll("img[src$='.gif']").forEach(pausable);
   const all = [...document.querySelectorAll(".curves")].map((element) => [element, new Curves(element)]);
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries.filter((one) => one.isIntersecting)) {
