@@ -134,6 +134,42 @@ def test_the_learning_rate_of_a_call_is_that_of_its_steps(script, module):
 
 
 @pytest.mark.parametrize("script", DEEP)
+def test_the_first_step_of_adam_is_that_of_a_clipped_gradient(script, module):
+    """It moves a weight by α g / (|g| + ε'), so each g is known from its move, and so is their norm.
+
+    Keras adds ε to the square root before the correction of the bias: ε' = ε / √(1 − β₂).
+    """
+    epsilon, rate, norm = 1e-3, 0.1, 0.01
+    options = {"adam_epsilon": epsilon * np.sqrt(0.001), "max_grad_norm": norm, "hidden_sizes": (16, 16)}
+    agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(**options))
+    before = agent.q_network.get_weights()
+    assert agent.update(random_batches(1, 32), tf.constant(rate))["grad_norm"] > 10 * norm
+    moves = [np.abs(now - then) for now, then in zip(agent.q_network.get_weights(), before)]
+    gradients = [epsilon * move / (rate - move) for move in moves]
+    np.testing.assert_allclose(np.sqrt(sum((g**2).sum() for g in gradients)), norm, rtol=0.01)
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_the_loss_is_half_the_squared_error(script, module):
+    agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16)))
+    batches = random_batches(1, 64)._replace(terminated=np.ones((1, 64), bool))
+    q_values = agent.q_network(batches.observations[0]).numpy()[np.arange(64), batches.actions[0]]
+    expected = 0.5 * np.mean((batches.rewards[0] - q_values) ** 2)
+    np.testing.assert_allclose(agent.update(batches, RATE)["td_loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("script", DEEP)
+def test_soft_updates_move_the_target_network_by_tau(script, module):
+    agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16), tau=0.1))
+    online = [weights + 1.0 for weights in agent.q_network.get_weights()]
+    target = agent.target_network.get_weights()
+    agent.q_network.set_weights(online)
+    agent.soft_update(agent.target_network, agent.q_network)
+    for now, new, old in zip(agent.target_network.get_weights(), online, target):
+        np.testing.assert_allclose(now, 0.1 * new + 0.9 * old, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("script", DEEP)
 def test_the_seed_state_of_an_lstm_does_not_take_part_in_target_updates(script, module):
     """An LSTM layer has an integer variable, the state of its random seed."""
     space = gym.spaces.Box(-1.0, 1.0, (4, 3), np.float32)
@@ -183,8 +219,10 @@ def test_training_acts_with_the_newest_weights(script, module, configured, monke
     assert len({float(values[0, 0]) for values in seen}) > 10 and len(set(np.argmax(seen, -1).ravel())) == 2
 
 
-def test_acts_greedily_but_for_epsilon():
-    agent = Agent(OBSERVATIONS, gym.spaces.Discrete(4), Config())
+@pytest.mark.parametrize("script", DEEP)
+def test_acts_greedily_but_for_epsilon(script, module):
+    """Each environment draws its own random number."""
+    agent = module(script).Agent(OBSERVATIONS, gym.spaces.Discrete(4), module(script).Config())
     observations = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)
     greedy = np.argmax(agent.q_network(observations), axis=-1)
     np.testing.assert_array_equal(agent.act(observations, epsilon=0.0), greedy)

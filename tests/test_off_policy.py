@@ -82,6 +82,18 @@ def test_observations_and_actions_of_any_shape_and_type(off_policy, tmp_path):
     assert len(off_policy.train(config).evaluation_returns) == 2
 
 
+def test_updates_wait_until_learning_starts(off_policy, tmp_path, monkeypatch):
+    steps, updates = [], []
+    act = off_policy.Agent.act
+    monkeypatch.setattr(off_policy.Agent, "act", lambda *a, **k: steps.append(1) or act(*a, **k))
+    monkeypatch.setattr(off_policy.Agent, "update", lambda self, batches: updates.append(len(steps)) or {})
+    config = off_policy.Config(env_id="tests.environments:Quadratic-v0", runs_dir=str(tmp_path))
+    config.total_timesteps, config.learning_starts, config.train_frequency = 60, 25, 10
+    config.eval_episodes = 0
+    off_policy.train(config)
+    assert updates == [30, 40, 50, 60]
+
+
 def test_training_acts_with_the_newest_weights(deterministic, tmp_path, monkeypatch):
     """Before every step the acting network gives the actions of the actor."""
     act, seen = deterministic.Agent.act, []

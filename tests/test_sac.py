@@ -70,7 +70,9 @@ class NumpySAC:
         temperature = np.exp(self.log_temperature.weights[0][0])
         next_actions, next_log_probs = self.policy.sample(batch.next_observations, next_noise)
         inputs = np.hstack([batch.next_observations, next_actions])
-        next_q = np.minimum(self.target_critic.forward(inputs), self.target_critic_2.forward(inputs))[:, 0]
+        first, second = self.target_critic.forward(inputs), self.target_critic_2.forward(inputs)
+        self.share_of_first = (first < second).mean()
+        next_q = np.minimum(first, second)[:, 0]
         soft_value = next_q - temperature * next_log_probs
         target = batch.rewards + config.gamma * np.where(batch.terminated, 0.0, soft_value)
         loss = 0.0
@@ -108,6 +110,8 @@ def test_updates_equal_numpy(temperature):
     keras.utils.set_random_seed(config.seed)
     agent = Agent(OBSERVATIONS, ACTIONS, config)
     agent.policy.parameters[5].assign([0.3, 1.9])  # log σ of some observations is clipped
+    for critic in (agent.critic, agent.target_critic):  # each critic gives the smaller value somewhere
+        critic.layers[-1].bias.assign([-3.5])
     expected = NumpySAC(agent, config)
     batches = random_batches(num_batches=7, batch_size=32)
     logged = agent.update(batches)
@@ -118,6 +122,7 @@ def test_updates_equal_numpy(temperature):
         batch = Transitions(*(field[k] for field in batches))
         last = expected.update(batch, draw().numpy(), draw().numpy())
         clipped.append(1 - expected.policy.inside.mean())
+        assert 0.1 < expected.share_of_first < 0.9
     assert 0.05 < np.mean(clipped) < 0.5
     assert set(logged) == set(last)  # those of the last minibatch
     for name, value in last.items():

@@ -82,6 +82,19 @@ def test_conjugate_gradient_solves_the_system(agent_and_batch):
     np.testing.assert_allclose(residual, b - fisher @ x.numpy(), atol=2e-3)
 
 
+def test_each_iteration_of_conjugate_gradient_is_the_best_in_its_krylov_space(agent_and_batch):
+    """x minimizes xᵀ F x / 2 − bᵀ x over b, F b, F² b, F³ b, which steepest descent does not reach."""
+    agent, batch = agent_and_batch
+    agent.config.cg_iterations = 4
+    fisher = dense_fisher(agent, batch) + 0.1 * np.eye(len(policy_of(agent)))
+    b = np.random.default_rng(0).normal(size=len(fisher)).astype(np.float32)
+    krylov = np.stack([np.linalg.matrix_power(fisher, k) @ b for k in range(4)], axis=1)
+    basis, _ = np.linalg.qr(krylov)
+    best = basis @ np.linalg.solve(basis.T @ fisher @ basis, basis.T @ b)
+    x, _ = agent.conjugate_gradient(batch, tf.constant(b))
+    np.testing.assert_allclose(x, best, rtol=1e-3, atol=1e-3 * np.abs(best).max())
+
+
 def test_conjugate_gradient_of_zeros():
     agent = make_agent(trpo)
     batch = agent.make_batch(random_rollout())
