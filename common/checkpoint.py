@@ -35,6 +35,19 @@ class Checkpoints:
         """Approximate bytes of one checkpoint, without the networks."""
         return sum(value.nbytes for value in (self.arrays | self.stateful).values())
 
+    def check_space(self, folder: Path) -> None:
+        """Check that the disk of the run folder has room for two checkpoints.
+
+        Raises:
+            UserError: if it has not.
+        """
+        needed, free = 2 * self.nbytes + 10_000_000, shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"checkpoints may need {needed:,} bytes, and {folder} has {free:,} bytes free:"
+                " free some space, or choose another --runs-dir"
+            )
+
     @property
     def last(self) -> Path | None:
         """The newest complete checkpoint."""

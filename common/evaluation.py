@@ -47,7 +47,7 @@ def play_episodes(
         with make_video_env(config, folder / "videos") as env:
             returns[0] = _play(network, [env], seeds[:1])[0]
         print(f"video: {next((folder / 'videos').glob('*.mp4'), None)}", flush=True)
-    render_mode, at_once = ("human", 1) if config.render else (None, EPISODES_AT_ONCE)
+    render_mode, at_once = ("human", 1) if config.render else (None, min(EPISODES_AT_ONCE, max(1, episodes)))
     envs = [make_env(config.env_id, render_mode=render_mode, **view) for _ in range(at_once)]
     for k in range(int(record), episodes, at_once):
         returns[k : k + at_once] = _play(network, envs, seeds[k : k + at_once])

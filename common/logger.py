@@ -1,6 +1,6 @@
-"""Metrics of a run: metrics.csv, TensorBoard, Weights & Biases, and the learning curve."""
+"""Metrics of a run: metrics.csv, evaluations.csv, TensorBoard, Weights & Biases, and the learning curve."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import csv
 import dataclasses
 import math
@@ -16,9 +16,14 @@ import gymnasium as gym
 import numpy as np
 from tensorboardX import SummaryWriter
 
+METRICS_COLUMNS = ("global_step", "seconds", "episodic_return", "episodic_length")  # and the script's own
+EVALUATION_COLUMNS = ("global_step", "seconds", "mean_return", "std_return", "min_return", "max_return")
+
 
 class Logger:
-    """Writes rows of metrics to metrics.csv and TensorBoard, and to W&B with `--track`.
+    """Writes metrics to metrics.csv, evaluations to evaluations.csv, and both to TensorBoard and W&B.
+
+    W&B takes part with `--track`, evaluations.csv with `--eval-frequency`.
 
     Args:
         config: options of the run.
@@ -29,6 +34,10 @@ class Logger:
     def __init__(self, config: RunConfig, folder: Path, first_step: int):
         self.folder = folder
         self.csv = MetricsFile(folder / "metrics.csv", keep_until=first_step)
+        evaluations = folder / "evaluations.csv"
+        self.evaluations_csv = None
+        if config.eval_frequency or evaluations.exists():
+            self.evaluations_csv = MetricsFile(evaluations, first_step, EVALUATION_COLUMNS)
         # an unbounded queue, because the writer thread ends at the first write that fails
         self.tensorboard = SummaryWriter(
             str(folder), purge_step=first_step + 1, max_queue=10**9, flush_secs=5
@@ -44,6 +53,16 @@ class Logger:
         self.csv.write(row)
         self.write_scalars(row)
 
+    def write_evaluation(self, row: dict[str, float]) -> None:
+        """Write the row of an evaluation; its scalars are in a group of their own.
+
+        Raises:
+            OSError: as `write`.
+        """
+        self.evaluations_csv.write(row)
+        scalars = {f"evaluation/{name}": row[name] for name in row if name.endswith("_return")}
+        self.write_scalars({"global_step": row["global_step"], **scalars})
+
     def write_scalars(self, row: dict[str, float]) -> None:
         """Write a row to TensorBoard and W&B only."""
         numbers = {name: value for name, value in row.items() if not math.isnan(value)}
@@ -57,29 +76,30 @@ class Logger:
     def close(self) -> None:
         """Finish all files."""
         self.csv.close()
+        if self.evaluations_csv:
+            self.evaluations_csv.close()
         self.tensorboard.close()
         if self.wandb:
             self.wandb.finish()
 
 
 class MetricsFile:
-    """metrics.csv: one line per row, flushed at once, with the columns of the first row.
+    """A CSV file: one line per row, flushed at once, with the columns of the first row.
 
     Args:
         path: of the file; a resumed run appends to it.
         keep_until: rows after this step are dropped.
+        header: columns of a file without rows.
     """
 
-    FIRST_COLUMNS = ("global_step", "seconds", "episodic_return", "episodic_length")
-
-    def __init__(self, path: Path, keep_until: int):
-        header, rows = None, []
+    def __init__(self, path: Path, keep_until: int, header: Sequence[str] = METRICS_COLUMNS):
+        columns, rows = None, []
         if path.exists():
             with path.open(newline="") as file:
-                header, *rows = list(csv.reader(file)) or [None]
-            rows = [row for row in rows if len(row) == len(header) and int(row[0]) <= keep_until]
-        self.columns = header if rows else None
-        lines = [",".join(row) + "\n" for row in [self.columns or self.FIRST_COLUMNS, *rows]]
+                columns, *rows = list(csv.reader(file)) or [None]
+            rows = [row for row in rows if len(row) == len(columns) and int(row[0]) <= keep_until]
+        self.columns = columns if rows else None
+        lines = [",".join(row) + "\n" for row in [self.columns or header, *rows]]
         write_text(path, "".join(lines))
         self.file = path.open("a" if rows else "r+", newline="")
 
@@ -128,28 +148,39 @@ def start_wandb(config: RunConfig, folder: Path) -> Any:
 def draw_learning_curve(config: RunConfig, folder: Path) -> Path | None:
     """Save learning_curve.png: returns of training episodes and their moving average, by environment steps.
 
-    The dashed line is the reward threshold that Gymnasium gives for the environment, if it gives one.
+    Evaluations during training are points. The dashed line is the reward threshold that Gymnasium gives for
+    the environment, if it gives one.
     """
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["episodic_return"]]
-    if not rows:
+    steps, returns = read_column(folder / "metrics.csv", "episodic_return")
+    evaluation_steps, mean_returns = read_column(folder / "evaluations.csv", "mean_return")
+    if not returns and not mean_returns:
         return None
     from matplotlib.figure import Figure  # slow to import, and used only here
 
-    steps = [int(row["global_step"]) for row in rows]
-    returns = [float(row["episodic_return"]) for row in rows]
     spec = gym.registry.get(config.env_id.rpartition(":")[2])
     axes = Figure(figsize=(6, 4), layout="constrained").add_subplot()
     axes.plot(steps, returns, color="tab:blue", alpha=0.25, label="mean return between two rows")
     axes.plot(steps, moving_average(returns), color="tab:blue", label="moving average")
+    if mean_returns:
+        label = "evaluation, greedy policy"
+        axes.plot(evaluation_steps, mean_returns, "o", color="tab:orange", markersize=4, label=label)
     if spec is not None and spec.reward_threshold is not None:
         axes.axhline(spec.reward_threshold, color="gray", linestyle="--", label="reward threshold")
-    axes.set(xlabel="environment steps", ylabel="return of training episodes")
+    axes.set(xlabel="environment steps", ylabel="return" if mean_returns else "return of training episodes")
     axes.set_title(f"{config.algorithm} on {config.env_id}, seed {config.seed}")
     axes.legend(loc="best", frameon=False)
     with replacing(folder / "learning_curve.png") as partial:
         axes.figure.savefig(partial, dpi=100)
     return folder / "learning_curve.png"
+
+
+def read_column(path: Path, name: str) -> tuple[list[int], list[float]]:
+    """Return steps and values of a column of a CSV file without its empty cells; no file has no rows."""
+    if not path.exists():
+        return [], []
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row[name]]
+    return [int(row["global_step"]) for row in rows], [float(row[name]) for row in rows]
 
 
 def moving_average(values: Iterable[float]) -> np.ndarray:

@@ -30,14 +30,15 @@ class CompiledNetwork:
 
     def __init__(self, model: keras.Model):
         signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        self._call = tf.function(lambda inputs: model(inputs), input_signature=[signature])
+        call = tf.function(lambda inputs: model(inputs), input_signature=[signature])
+        self._call = call.get_concrete_function()  # TensorFlow warns if many tf.functions trace at a call
 
     def refresh(self) -> None:
         """Do nothing: the weights are the model's own."""
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the outputs (batch, output_size), float32, for inputs (batch, *input_shape)."""
-        return self._call(np.asarray(inputs, np.float32)).numpy()
+        return self._call(tf.constant(np.asarray(inputs, np.float32))).numpy()
 
 
 class NumpyNetwork:

@@ -35,14 +35,16 @@ class RunConfig:
     """Number of environments stepped together."""
     executor: Literal["sync", "async", "envpool"] = "sync"
     """How environments are stepped: one after the other, each in its own process, or in C++ threads."""
+    eval_frequency: NonNegativeInt = 0
+    """Environment steps between evaluations during training; 0 evaluates at the end only."""
     eval_episodes: NonNegativeInt = 100
-    """Episodes of the final evaluation, with the greedy policy and seeds of their own."""
+    """Episodes of each evaluation, with the greedy policy and seeds of their own."""
     save_model: bool = True
-    """Save the model in the run folder: model.keras, or model.npz for a table."""
+    """Save model.keras (model.npz for a table) and, with --eval-frequency, the best model so far."""
     capture_video: bool = False
-    """Record the first evaluation episode as an mp4."""
+    """Record the first episode of the final evaluation as an mp4."""
     render: bool = False
-    """Show the evaluation in a window."""
+    """Show the final evaluation in a window."""
     track: bool = False
     """Log to Weights & Biases as well. WANDB_MODE=offline needs no account."""
     wandb_project: str = "deep-rl-keras"

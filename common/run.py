@@ -8,6 +8,7 @@ A script's `train` uses a `Run` like this:
         ...
         run.record(infos)                              # returns of finished episodes
         run.log(td_loss=...)                           # a row of metrics.csv, if one is due
+        run.evaluate(evaluate, agent.q_network)        # a row of evaluations.csv, if one is due
     return run.finish(evaluate, q_network=...)         # model, learning curve, evaluation
 """
 
@@ -17,8 +18,6 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-import random
-import shutil
 import sys
 import time
 from typing import Any
@@ -27,10 +26,12 @@ from common.checkpoint import Checkpoints, read_counters
 from common.envs import finished_episodes
 from common.errors import UserError
 from common.evaluation import check_display, check_video, print_evaluation
+from common.evaluations import Evaluations, check_evaluations
 from common.logger import Logger, draw_learning_curve
 from common.options import RunConfig, validate
 from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
 from common.saved_model import save_model
+from common.seeding import seed_everything
 from common.signals import Stopped, StopSignal
 import numpy as np
 from tqdm import tqdm
@@ -71,6 +72,7 @@ class Run:
         seed_everything(config)
         check_display(config)
         check_video(config)
+        check_evaluations(config)
         self.config = config
         self.global_step = self._steps_before = 0
         self.stop_signal = StopSignal()
@@ -117,16 +119,12 @@ class Run:
             with write_errors(self.folder):
                 save_config(self.config, self.folder)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", objects)
-        needed, free = 2 * self.checkpoints.nbytes + 10_000_000, shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise UserError(
-                f"checkpoints may need {needed:,} bytes, and {self.folder} has {free:,} bytes free:"
-                " free some space, or choose another --runs-dir"
-            )
+        self.checkpoints.check_space(self.folder)
         self.checkpoints.restore()
         with write_errors(self.folder):  # only now: a run that cannot be resumed stays as it was
             save_config(self.config, self.folder)
             self.logger = Logger(self.config, self.folder, first_step=self.global_step)
+        self.evaluations = Evaluations(self.config, self.folder, self.logger)
         print(f"run folder: {self.folder}", flush=True)
         if self.config.resume and not self.checkpoints.last:
             print("it has no checkpoint yet: training starts from the beginning", flush=True)
@@ -238,6 +236,22 @@ class Run:
         with write_errors(self.folder):
             self.logger.write(row)
 
+    def evaluate(self, evaluate: Callable[..., np.ndarray], model: Any) -> None:
+        """Evaluate `model` with the script's `evaluate`, once every `eval_frequency` environment steps.
+
+        Meanwhile the clock stands still: `seconds` and the rate of the progress bar are those of training.
+        """
+        frequency = self.config.eval_frequency
+        if not frequency or self.global_step // frequency == self._steps_before // frequency:
+            return
+        started = time.perf_counter()
+        self.evaluations.play(evaluate, model, self.global_step, self._seconds)
+        pause = time.perf_counter() - started
+        self._started += pause
+        if not self._bar.disable:  # by the environment variable TQDM_DISABLE
+            self._bar.start_t += pause
+            self._bar.last_print_t += pause
+
     @property
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
@@ -261,6 +275,7 @@ class Run:
         with write_errors(self.folder):
             if self.config.save_model:
                 print(f"model: {save_model(model, self.folder)}", flush=True)
+            self.evaluations.print_best()
             if curve := draw_learning_curve(self.config, self.folder):
                 print(f"learning curve: {curve}", flush=True)
         returns = np.zeros(0)
@@ -281,14 +296,3 @@ class Run:
         if len(returns):
             print_evaluation(returns)
         return Result(model, networks, np.array(self.episode_returns), returns, self.folder)
-
-
-def seed_everything(config: RunConfig) -> None:
-    """Seed Python, NumPy and, if loaded, TensorFlow and Keras; switch to eager updates if asked."""
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    if "tensorflow" in sys.modules:
-        import tensorflow as tf
-
-        tf.random.set_seed(config.seed)
-        tf.config.run_functions_eagerly(config.eager)

@@ -1,4 +1,4 @@
-"""Saved models: the file model.keras, or model.npz for a table, in a run folder."""
+"""Saved models: model.keras, or model.npz for a table, in a run folder; and the best model likewise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +14,13 @@ import gymnasium as gym
 import numpy as np
 
 
-def save_model(model: Any, folder: Path) -> Path:
-    """Save a Keras model as model.keras, or a table (a NumPy array) as model.npz; return the path."""
-    if isinstance(model, np.ndarray):
-        with replacing(folder / "model.npz") as partial:
-            np.savez(partial, model=model)
-        return folder / "model.npz"
-    with replacing(folder / "model.keras") as partial:
-        model.save(partial)
-    return folder / "model.keras"
+def save_model(model: Any, folder: Path, name: str = "model") -> Path:
+    """Save a Keras model as <name>.keras, or a table (a NumPy array) as <name>.npz; return the path."""
+    table = isinstance(model, np.ndarray)
+    path = folder / (f"{name}.npz" if table else f"{name}.keras")
+    with replacing(path) as partial:
+        np.savez(partial, model=model) if table else model.save(partial)
+    return path
 
 
 def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray]) -> None:

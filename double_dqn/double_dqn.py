@@ -186,6 +186,7 @@ def train(config: Config) -> Result:
             metrics = agent.update(batches, tf.constant(np.float32(learning_rate)))  # floats would be cached
             agent.acting_network.refresh()
             run.log(epsilon=epsilon, learning_rate=learning_rate, **metrics)
+        run.evaluate(evaluate, agent.q_network)
 
     envs.close()
     return run.finish(evaluate, q_network=agent.q_network)

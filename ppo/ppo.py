@@ -231,6 +231,7 @@ def train(config: Config) -> Result:
         metrics = agent.update(buffer.rollout, minibatches, tf.constant(np.float32(learning_rate)))
         agent.policy.refresh()
         run.log(learning_rate=learning_rate, **metrics)
+        run.evaluate(evaluate, agent.policy.network)
 
     envs.close()
     return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic)

@@ -114,6 +114,7 @@ def train(config: Config) -> Result:
         observations = next_observations
         run.record(infos)
         run.log(epsilon=epsilon, learning_rate=learning_rate, **metrics)
+        run.evaluate(evaluate, agent.q_table)
 
     envs.close()
     return run.finish(evaluate, q_table=agent.q_table)

@@ -178,6 +178,7 @@ def train(config: Config) -> Result:
             metrics = agent.update(batch, tf.constant(np.float32(learning_rate)))  # floats would be cached
             agent.policy.refresh()
             run.log(learning_rate=learning_rate, **metrics)
+        run.evaluate(evaluate, agent.policy.network)
 
     envs.close()
     return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic)

@@ -196,6 +196,7 @@ def train(config: Config) -> Result:
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
             agent.policy.refresh()
             run.log(**metrics)
+        run.evaluate(evaluate, agent.policy.network)
 
     envs.close()
     return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic, critic_2=agent.critic_2)

@@ -195,6 +195,7 @@ def train(config: Config) -> Result:
             metrics = agent.update(buffer.sample(config.gradient_steps, config.batch_size))
             agent.acting_network.refresh()
             run.log(**metrics)
+        run.evaluate(evaluate, agent.actor)
 
     envs.close()
     return run.finish(evaluate, actor=agent.actor, critic=agent.critic, critic_2=agent.critic_2)
