@@ -13,6 +13,7 @@ from common.errors import UserError
 from benchmarks.settings import Task
 
 OUTPUT_OPTIONS = {"algorithm", "versions", "seed", "runs_dir", "log_frequency", "checkpoint_frequency"}
+OUTPUT_OPTIONS |= {"eval_frequency"}
 OUTPUT_OPTIONS |= {"save_model", "capture_video", "render", "track", "wandb_project", "resume", "evaluate"}
 
 
