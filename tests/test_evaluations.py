@@ -1,4 +1,4 @@
-"""Evaluations during training: no effect on training, evaluations.csv, the best model, seeds, and the clock."""
+"""Evaluations during training: no effect on it, evaluations.csv, the best model, seeds, and the clock."""
 
 import contextlib
 import csv
@@ -30,6 +30,7 @@ SMALL = {
     "normalize_rewards": True,
     "log_frequency": 20,
     "bins": (2,),
+    "eager": True,
     "eval_episodes": 3,
 }
 
@@ -244,5 +245,5 @@ def test_evaluations_without_episodes_are_an_error_of_one_line(command, tmp_path
 def test_a_best_model_that_cannot_be_read_is_an_error_of_one_line(text, tmp_path):
     run = make_run(tmp_path)
     (run.folder / "best_model.json").write_text(text)
-    with pytest.raises(UserError, match="best_model.json cannot be read: delete it"):
+    with pytest.raises(UserError, match=r"best_model\.json cannot be read: delete it"):
         make_run(tmp_path, resume=str(run.folder))
