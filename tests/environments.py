@@ -1,5 +1,6 @@
 """Tiny environments whose true values are known; ids are `tests.environments:<name>`."""
 
+import random
 from typing import ClassVar
 
 import gymnasium as gym
@@ -246,7 +247,34 @@ _ACTIONS_HALF_INFINITE = gym.spaces.Box(
     np.array([1.0, -np.inf, -2.0], np.float32), np.array([np.inf, 0.5, 2.0], np.float32)
 )
 
+
+class Global(gym.Env):
+    """Draws observations and rewards from the global generators, as some environments do; notes its seeds."""
+
+    seeds: ClassVar[list[int]] = []
+
+    def __init__(self, action_space=None):
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.action_space = action_space or gym.spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.seeds.append(seed)
+        self.steps = 0
+        return self.observe(), {}
+
+    def observe(self):
+        return np.random.uniform(-1.0, 1.0, 3).astype(np.float32)
+
+    def step(self, action):
+        self.steps += 1
+        return self.observe(), random.random() + float(np.sum(action)), False, self.steps == 5, {}
+
+
 for name, entry_point, options in [
+    ("Global-v0", Global, {}),
+    ("GlobalBox-v0", Global, {"action_space": _ACTIONS_BOX}),
     ("Truncating-v0", OneState, {"ends": "truncated"}),
     ("Terminating-v0", OneState, {"ends": "terminated", "length": 1}),
     ("StartThenStay-v0", StartThenStay, {}),

@@ -1,163 +1,259 @@
-"""Evaluations during training: they change nothing, are written, resumed, and keep the best model."""
+"""Evaluations during training: no effect on it, evaluations.csv, the best model, seeds, and the clock."""
 
+import contextlib
 import csv
 import json
+import time
+from unittest.mock import Mock
 
 from common.errors import UserError
-from common.evaluations import Evaluations, read_best
-from common.logger import Logger
+from common.evaluations import Evaluations
+from common.logger import draw_learning_curve
 from common.options import RunConfig
-import keras
+from common.run import Run
+import matplotlib.figure
 import numpy as np
 import pytest
+from tqdm import tqdm
 
-SMALL = {"total_timesteps": 600, "num_envs": 2, "num_steps": 50, "num_minibatches": 2, "batch_size": 32}
-SMALL |= {"learning_starts": 100, "train_frequency": 20, "gradient_steps": 2, "log_frequency": 50}
-SMALL |= {"normalize_observations": True, "normalize_rewards": True}
+from tests.conftest import BOX_ACTIONS, environment, error_line, rows, short_options
+from tests.environments import Global
 
-
-def read_csv(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def arrays(model):
-    return [model] if isinstance(model, np.ndarray) else model.get_weights()
-
-
-def without_seconds(rows):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-@pytest.mark.parametrize("name", ["q_learning", "dueling_dqn", "reinforce", "ppo", "td3", "sac"])
-def test_training_is_the_same_with_and_without_them(name, module, configured):
-    options = SMALL | ({"batch_size": 100} if name == "reinforce" else {})
-    plain, watched = (
-        module(name).train(configured(name, eval_frequency=frequency, eval_episodes=2, **options))
-        for frequency in (0, 100)
-    )
-    rows = [without_seconds(read_csv(result.folder / "metrics.csv")) for result in (plain, watched)]
-    assert rows[0] == rows[1] and len(rows[0]) > 3
-    for one, two in zip(arrays(plain.model), arrays(watched.model), strict=True):
-        np.testing.assert_array_equal(one, two)
-    np.testing.assert_array_equal(plain.evaluation_returns, watched.evaluation_returns)
-    assert not (plain.folder / "evaluations.csv").exists()
-    steps = [int(row["global_step"]) for row in read_csv(watched.folder / "evaluations.csv")]
-    assert steps == [100, 200, 300, 400, 500, 600]
+SMALL = {
+    "learning_starts": 20,
+    "train_frequency": 20,
+    "gradient_steps": 2,
+    "batch_size": 20,
+    "num_envs": 2,
+    "num_steps": 10,
+    "num_epochs": 2,
+    "num_minibatches": 2,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "log_frequency": 20,
+    "bins": (2,),
+    "eager": True,
+    "eval_episodes": 3,
+}
 
 
-def test_the_greedy_policy_of_the_moment_plays(module, configured):
-    """The best model gives the returns that were written for its step."""
-    script = module("ppo")
-    config = configured("ppo", eval_frequency=1_000, eval_episodes=3, total_timesteps=6_000, num_envs=2)
-    result = script.train(config)
-    rows = read_csv(result.folder / "evaluations.csv")
-    means = [float(row["mean_return"]) for row in rows]
-    assert len(set(means)) > 2
-    best = json.loads((result.folder / "best_model.json").read_text())
-    assert best["mean_return"] == max(means)
-    assert best["global_step"] == int(rows[int(np.argmax(means))]["global_step"])
-    model = keras.models.load_model(result.folder / "best_model.keras", compile=False)
-    (seed,) = np.random.SeedSequence([config.seed, 3]).generate_state(1).tolist()
-    config.seed = seed
-    returns = script.evaluate(model, config)
-    row = rows[int(np.argmax(means))]
-    np.testing.assert_allclose(
-        [returns.mean(), returns.std(), returns.min(), returns.max()],
-        [float(row[name]) for name in ("mean_return", "std_return", "min_return", "max_return")],
-    )
+def evaluations(folder):
+    """Return the columns of evaluations.csv as numbers."""
+    with (folder / "evaluations.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    return {name: [float(line[name]) for line in lines] for name in (lines[0] if lines else ())}
 
 
-class FakeLogger:
-    def __init__(self):
-        self.rows = []
-
-    def write_evaluation(self, row):
-        self.rows.append(row)
+def weights(result):
+    """Return the weights of all networks, or the table."""
+    networks = result.networks.values()
+    return [w for n in networks for w in ([n] if isinstance(n, np.ndarray) else n.get_weights())]
 
 
-def test_only_a_better_model_replaces_the_best(tmp_path):
-    config, logger = RunConfig(eval_frequency=10), FakeLogger()
-    evaluations = Evaluations(config, tmp_path, logger)
-    for step, mean in ((10, 1.0), (20, 3.0), (30, 2.0), (40, 3.0)):
-        evaluations.play(lambda *_, mean=mean: np.array([mean, mean]), np.full(2, mean), step, 0.5)
-    assert read_best(tmp_path / "best_model.json") == {
-        "model": "best_model.npz",
-        "global_step": 20,
-        "mean_return": 3.0,
-    }
-    with np.load(tmp_path / "best_model.npz") as saved:
-        np.testing.assert_array_equal(saved["model"], [3.0, 3.0])
-    assert [row["global_step"] for row in logger.rows] == [10, 20, 30, 40]
-    resumed = Evaluations(config, tmp_path, logger)
-    resumed.play(lambda *_: np.array([2.5]), np.full(2, 2.5), 50, 0.5)
-    assert read_best(tmp_path / "best_model.json")["global_step"] == 20
-    unsaved = Evaluations(RunConfig(eval_frequency=10, save_model=False), tmp_path / "other", logger)
-    unsaved.play(lambda *_: np.array([9.0]), np.full(2, 9.0), 60, 0.5)
-    assert not (tmp_path / "other").exists()
+def test_training_is_the_same_with_and_without(script, module, configured):
+    """In an environment that draws from the global generators, and counts what it is asked for."""
+    options = SMALL | {"env_id": environment(script, "Global"), "total_timesteps": 200}
+    Global.seeds.clear()
+    without = module(script).train(configured(script, **options, eval_frequency=0))
+    training_seeds, Global.seeds = set(Global.seeds), []
+    evaluated = module(script).train(configured(script, **options, eval_frequency=50))
+    assert rows(evaluated.folder) == rows(without.folder) and len(rows(without.folder)) > 3
+    np.testing.assert_array_equal(evaluated.episode_returns, without.episode_returns)
+    assert len(weights(without)) > 0
+    for one, other in zip(weights(evaluated), weights(without), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(evaluated.evaluation_returns, without.evaluation_returns)
+    columns = evaluations(evaluated.folder)
+    steps = int(rows(evaluated.folder)[-1]["global_step"])
+    assert len(columns["global_step"]) == 4 and columns["global_step"][-1] == min(steps, 200)
+    assert not (without.folder / "evaluations.csv").exists()
+    assert not list(without.folder.glob("best_model*"))
+    # seeds of training, of the final evaluation, and three others that all evaluations share
+    others = [seed for seed in Global.seeds if seed not in training_seeds]
+    assert len(others) == 4 * 3 and others == others[:3] * 4 and len(set(others)) == 3
 
 
-def test_the_seeds_are_neither_those_of_training_nor_of_the_final_evaluation(tmp_path):
+def test_the_greedy_policy_has_the_current_weights(script, module, configured):
+    """The last evaluation, at the last step, has the returns of the final network."""
+    options = SMALL | {"total_timesteps": 200, "eval_frequency": 100, "learning_rate": 0.02}
+    env_id = "Pendulum-v1" if script in BOX_ACTIONS else "CartPole-v1"
+    result = module(script).train(configured(script, env_id=env_id, **options))
+    run = Run(configured(script, env_id=env_id, **options))
+    run.checkpoint()
+    again = module(script).evaluate(result.model, run.evaluations.config)
+    assert len(set(again)) > 1 or script == "q_learning"
+    columns = evaluations(result.folder)
+    assert columns["global_step"][-1] >= 200
+    assert columns["mean_return"][-1] == pytest.approx(again.mean(), rel=1e-6)
+    assert columns["std_return"][-1] == pytest.approx(again.std(), rel=1e-5, abs=1e-6)
+    assert columns["min_return"][-1] == pytest.approx(again.min(), rel=1e-6)
+    assert columns["max_return"][-1] == pytest.approx(again.max(), rel=1e-6)
+
+
+# The run, with the model's returns given by hand
+
+
+def returns_of(model, config):
+    """An evaluation that gives a table's own numbers as returns."""
+    return model
+
+
+def make_run(tmp_path, **options):
+    """Make a run that is evaluated every 10 steps."""
+    options = {"eval_frequency": 10, "eval_episodes": 2, "runs_dir": str(tmp_path)} | options
+    run = Run(RunConfig(**options))
+    run.checkpoint()
+    return run
+
+
+def evaluate_at(run, means):
+    """Let a run go on by 10 steps for each mean return."""
+    for _, mean in zip(run.steps(10), means):
+        run.evaluate(returns_of, np.array([mean - 1.0, mean + 1.0]))
+
+
+def best_of(folder):
+    """Return the mean return of the model in best_model.npz."""
+    with np.load(folder / "best_model.npz") as saved:
+        return saved["model"].mean()
+
+
+def test_the_best_model_is_the_one_with_the_highest_mean_return(tmp_path, capsys):
+    run = make_run(tmp_path)
+    evaluate_at(run, [-7.0, -3.0, -5.0, -3.0])
+    assert best_of(run.folder) == -3.0
+    assert (
+        json.loads((run.folder / "best_model.json").read_text())["global_step"] == 20
+    )  # the first of equals
+    run.evaluations.print_best()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"best model: {run.folder / 'best_model.npz'} (mean return -3.0 at step 20)"
+
+
+def test_an_evaluation_is_due_once_every_so_many_steps(tmp_path):
+    run = make_run(tmp_path, eval_frequency=100, total_timesteps=500)
+    for _ in run.steps(30):
+        run.evaluate(returns_of, np.array([1.0, 3.0]))
+    assert evaluations(run.folder)["global_step"] == [120, 210, 300, 420, 510]
+
+
+def test_a_resumed_run_cuts_the_rows_after_its_checkpoint_and_keeps_the_best(tmp_path):
+    run = make_run(tmp_path)
+    evaluate_at(run, [1.0, 9.0])
+    run.save_checkpoint()
+    evaluate_at(run, [4.0, 5.0])
+    assert len(evaluations(run.folder)["global_step"]) == 4
+    for frequency in (10, 0):  # a run that is no longer evaluated keeps its rows too
+        resumed = make_run(tmp_path, resume=str(run.folder), eval_frequency=frequency)
+        assert evaluations(run.folder)["mean_return"] == [1.0, 9.0]
+    resumed = make_run(tmp_path, resume=str(run.folder))
+    evaluate_at(resumed, [6.0])
+    assert evaluations(run.folder)["mean_return"] == [1.0, 9.0, 6.0] and best_of(run.folder) == 9.0
+    evaluate_at(resumed, [10.0])
+    assert best_of(run.folder) == 10.0
+
+
+def test_the_clock_stands_still_meanwhile(tmp_path):
+    def slow(model, config):
+        time.sleep(0.3)
+        return model
+
+    run = make_run(tmp_path, total_timesteps=30)
+    for _ in run.steps(10):
+        rate_start = run._bar.start_t
+        run.evaluate(slow, np.array([1.0, 3.0]))
+        assert run._bar.start_t >= rate_start + 0.3
+    assert evaluations(run.folder)["seconds"][-1] < 0.3
+    run.log(loss=1.0)
+    assert float((run.folder / "metrics.csv").read_text().splitlines()[1].split(",")[1]) < 0.3
+
+
+def test_a_bar_that_is_switched_off_has_no_clock(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.run.tqdm", lambda *args, **options: tqdm(*args, **options, disable=True))
+    run = make_run(tmp_path, total_timesteps=10)
+    evaluate_at(run, [1.0])
+    assert evaluations(run.folder)["mean_return"] == [1.0]
+
+
+def test_video_and_window_are_for_the_final_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    run = make_run(tmp_path, render=True)
     seen = []
-    evaluations = Evaluations(RunConfig(seed=4, eval_frequency=10), tmp_path, FakeLogger())
-    for step in (10, 20):
-        evaluations.play(lambda _, config: seen.append(config.seed) or np.zeros(2), np.zeros(2), step, 0.0)
-    assert seen[0] == seen[1] != 4
-    other = Evaluations(RunConfig(seed=5, eval_frequency=10), tmp_path, FakeLogger())
-    assert other.config.seed != seen[0]
+
+    def evaluate(model, config, folder=None):
+        seen.append((config.render, folder, config.eval_episodes))
+        return model
+
+    for _ in zip(run.steps(10), range(1)):
+        run.evaluate(evaluate, np.array([1.0, 3.0]))
+    assert seen == [(False, None, 2)]
 
 
-def test_rows_after_the_checkpoint_are_dropped(tmp_path):
-    config = RunConfig(eval_frequency=10)
-    row = {"seconds": 1.0, "mean_return": 2.0, "std_return": 0.0, "min_return": 2.0, "max_return": 2.0}
-    logger = Logger(config, tmp_path, first_step=0)
-    for step in (10, 20, 30):
-        logger.write_evaluation({"global_step": step} | row)
-    logger.close()
-    logger = Logger(config, tmp_path, first_step=20)
-    logger.write_evaluation({"global_step": 40} | row)
-    logger.close()
-    steps = [int(row["global_step"]) for row in read_csv(tmp_path / "evaluations.csv")]
-    assert steps == [10, 20, 40]
+def test_no_model_is_saved_if_not_asked_for(tmp_path):
+    run = make_run(tmp_path, save_model=False)
+    evaluate_at(run, [1.0])
+    assert evaluations(run.folder)["mean_return"] == [1.0] and not list(run.folder.glob("best_model*"))
 
 
-def test_a_resumed_run_continues_its_evaluations(module, configured):
-    script = module("q_learning")
-    first = script.train(configured("q_learning", total_timesteps=300, eval_frequency=100, eval_episodes=2))
-    (first.folder / "best_model.json").write_text(
-        json.dumps({"model": "best_model.npz", "global_step": 100, "mean_return": 1e6})
+def test_evaluations_reach_tensorboard(tmp_path):
+    run = make_run(tmp_path)
+    evaluate_at(run, [1.0, 2.0])
+    run.logger.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    points = [(event.step, event.value) for event in events.Scalars("evaluation/mean_return")]
+    assert points == [(10, 1.0), (20, 2.0)]
+
+
+def test_evaluations_are_points_of_the_learning_curve(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    evaluate_at(run, [1.0, 2.0])
+    drawn = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda figure, *a, **k: drawn.append(figure))
+    monkeypatch.setattr("common.logger.replacing", lambda path: contextlib.nullcontext(path))
+    draw_learning_curve(run.config, run.folder)
+    ((axes,),) = (figure.axes for figure in drawn)
+    (points,) = (line for line in axes.lines if line.get_marker() == "o")
+    np.testing.assert_array_equal(points.get_xydata(), [[10, 1.0], [20, 2.0]])
+
+
+# At the command line
+
+
+@pytest.mark.parametrize("script", ["q_learning", "dqn"])
+def test_the_best_model_is_listed_and_plays(script, command, only_run):
+    process = command(script, *short_options(script), "--eval-frequency", 500)
+    assert process.returncode == 0, process.stderr
+    (line,) = (line for line in process.stdout.splitlines() if line.startswith("best model: "))
+    assert not [line for line in process.stderr.splitlines() if line and "step/s" not in line]
+    (best,) = (path for path in only_run().glob("best_model.*") if path.suffix != ".json")
+    assert line.split()[2].endswith(best.name)
+    played = command(script, "--evaluate", best)
+    assert played.returncode == 0 and played.stdout.startswith("evaluation: mean return "), played.stderr
+
+
+def test_evaluations_without_episodes_are_an_error_of_one_line(command, tmp_path):
+    line = error_line(command("q_learning", "--eval-frequency", 1000, "--eval-episodes", 0))
+    assert "--eval-episodes" in line and "give at least 1" in line
+    assert error_line(command("q_learning", "--eval-frequency", -5)).startswith(
+        "error: --eval-frequency is -5"
     )
-    before = (first.folder / "best_model.npz").read_bytes()
-    options = {"total_timesteps": 600, "resume": str(first.folder)}
-    script.train(configured("q_learning", eval_frequency=100, eval_episodes=2, **options))
-    steps = [int(row["global_step"]) for row in read_csv(first.folder / "evaluations.csv")]
-    assert steps == [100, 200, 300, 400, 500, 600]
-    assert (first.folder / "best_model.npz").read_bytes() == before
+    assert not (tmp_path / "runs").exists()
 
 
-def test_the_clock_stands_still(module, configured, monkeypatch):
-    import time
-
-    script = module("q_learning")
-    evaluate = script.evaluate
-    monkeypatch.setattr(script, "evaluate", lambda *a: time.sleep(1.0) or evaluate(*a))
-    options = {"total_timesteps": 600, "log_frequency": 100, "eval_frequency": 200, "eval_episodes": 1}
-    result = script.train(configured("q_learning", **options))
-    seconds = [float(row["seconds"]) for row in read_csv(result.folder / "metrics.csv")]
-    assert seconds[-1] < 1.0
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": "best_model.npz", "mean_return": "high"}'])
+def test_a_best_model_that_cannot_be_read_is_an_error_of_one_line(text, tmp_path):
+    run = make_run(tmp_path)
+    (run.folder / "best_model.json").write_text(text)
+    with pytest.raises(UserError, match=r"best_model\.json cannot be read: delete it"):
+        make_run(tmp_path, resume=str(run.folder))
 
 
-def test_the_curve_shows_evaluations(module, configured, capsys):
-    result = module("q_learning").train(
-        configured("q_learning", total_timesteps=300, eval_frequency=100, eval_episodes=2)
-    )
-    assert (result.folder / "learning_curve.png").stat().st_size > 1_000
-    assert f"best model: {result.folder / 'best_model.npz'} (mean return" in capsys.readouterr().out
-
-
-def test_no_episodes_is_an_error_of_one_line(module, configured):
-    with pytest.raises(UserError, match="--eval-frequency evaluates with --eval-episodes") as error:
-        module("q_learning").train(configured("q_learning", eval_frequency=100, eval_episodes=0))
-    assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="--eval-frequency is -1"):
-        module("q_learning").train(configured("q_learning", eval_frequency=-1))
+def test_seeds_are_neither_those_of_training_nor_of_the_final_evaluation(tmp_path):
+    seen = []
+    for seed in (4, 4, 5):
+        evaluations = Evaluations(RunConfig(seed=seed, save_model=False), tmp_path, Mock())
+        evaluations.play(lambda _, config: seen.append(config.seed) or np.zeros(2), None, 10, 0.0)
+    assert seen[0] == seen[1] and len({4, 5, *seen}) == 4

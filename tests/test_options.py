@@ -20,6 +20,7 @@ def test_the_defaults_are_valid(script, module):
         ("seed", 2**32, "less than 4294967296"),
         ("log_frequency", 0, "greater than 0"),
         ("eval_episodes", -1, "greater than or equal to 0"),
+        ("eval_frequency", -1000, "greater than or equal to 0"),
         ("total_timesteps", -5, "greater than 0"),
         ("total_timesteps", 1.5, "a valid integer"),
         ("total_timesteps", 10**13, "less than or equal to 1000000000000"),
