@@ -12,6 +12,7 @@ import sys
 from typing import Any
 import warnings
 
+from common.envpool import EnvPool
 from common.errors import UserError
 from common.options import RunConfig
 from common.quiet import without_noise
@@ -94,6 +95,9 @@ def make_env(
 def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool = False):
     """Create `config.num_envs` environments that are stepped together, with a seeded action space.
 
+    `config.executor` says how: "sync" in a loop, "async" each in its own process, which pays off above 0.3 ms
+    per step, "envpool" in the C++ threads of `common.envpool.EnvPool`.
+
     An episode that ends is reset in the same step (`AutoresetMode.SAME_STEP`), so that every step is a
     transition: `step` returns the first observation of the new episode, and `infos` has the final
     observation of the old one (see `true_next_observations`) and its return (see `finished_episodes`).
@@ -108,9 +112,11 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
 
     Raises:
         UserError: as `make_env`; if the script does not serve the action space; if the loss of a life
-            should end an episode in an environment without lives.
+            should end an episode in an environment without lives; if EnvPool cannot replace the environment.
     """
     view = view_options(config)
+    life_loss = getattr(config, "terminal_on_life_loss", False)
+    clip_rewards = getattr(config, "clip_rewards", False)
 
     def create():
         if multiprocessing.parent_process():  # the parent handles Ctrl-C and ends its workers
@@ -118,13 +124,18 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
         env = make_env(config.env_id, **view)
         _check_action_space(env, config, action_spaces, bounded)
         env = KeepEpisodeInfo(gym.wrappers.RecordEpisodeStatistics(env))
-        if getattr(config, "terminal_on_life_loss", False):
+        if life_loss:
             env = LifeLoss(env)
-        return gym.wrappers.TransformReward(env, np.sign) if getattr(config, "clip_rewards", False) else env
+        return gym.wrappers.TransformReward(env, np.sign) if clip_rewards else env
 
-    create().close()  # errors are raised here, not in a worker process
-    vector = gym.vector.AsyncVectorEnv if config.async_envs else gym.vector.SyncVectorEnv
-    envs = vector([create] * config.num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    env = create()  # errors are raised here, not in a worker process
+    if config.executor == "envpool":
+        envs = EnvPool(env, config.num_envs, terminal_on_life_loss=life_loss)
+        envs = gym.wrappers.vector.TransformReward(envs, np.sign) if clip_rewards else envs
+    else:
+        vector = gym.vector.AsyncVectorEnv if config.executor == "async" else gym.vector.SyncVectorEnv
+        envs = vector([create] * config.num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    env.close()
     envs = FiniteGuard(envs, config.env_id)
     envs.action_space.seed(config.seed)
     envs.single_action_space.seed(config.seed)

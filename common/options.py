@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Le
 from common.errors import UserError
@@ -33,8 +33,8 @@ class RunConfig:
     """Random seed of networks, sampling, exploration, and environments. Equal seeds give equal runs."""
     num_envs: PositiveInt = 1
     """Number of environments stepped together."""
-    async_envs: bool = False
-    """Run each environment in its own process. Pays off above 0.3 ms per environment step."""
+    executor: Literal["sync", "async", "envpool"] = "sync"
+    """How environments are stepped: one after the other, each in its own process, or in C++ threads."""
     eval_episodes: NonNegativeInt = 100
     """Episodes of the final evaluation, with the greedy policy and seeds of their own."""
     save_model: bool = True

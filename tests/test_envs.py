@@ -158,8 +158,8 @@ def test_a_warning_of_gymnasium_about_an_id_is_one_line_shown_once(monkeypatch, 
 
 def test_processes_step_as_one_process_does():
     streams = []
-    for async_envs in (False, True):
-        envs = discrete_envs("CartPole-v1", num_envs=2, async_envs=async_envs)
+    for executor in ("sync", "async"):
+        envs = discrete_envs("CartPole-v1", num_envs=2, executor=executor)
         envs.reset(seed=0)
         steps = [envs.step(np.zeros(2, int)) for _ in range(30)]
         streams.append([true_next_observations(step[0], step[4]) for step in steps])

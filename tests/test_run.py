@@ -290,7 +290,7 @@ def test_a_script_copied_out_with_common_beside_it_runs(tmp_path):
 
 
 def test_a_script_closes_its_environments(script, module, configured, monkeypatch):
-    """With --async-envs, each is a process that would stay."""
+    """With --executor async, each is a process that would stay."""
     made, make_envs = [], module(script).make_envs
     monkeypatch.setattr(
         module(script), "make_envs", lambda *a, **k: made.append(make_envs(*a, **k)) or made[-1]

@@ -1,0 +1,177 @@
+"""EnvPool (Weng et al. 2022): environments in C++, stepped together by threads."""
+
+import importlib
+from typing import Any
+import warnings
+
+from common.errors import UserError
+from common.quiet import without_noise
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+import numpy as np
+
+MAX_INT32 = 2**31 - 1
+DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4")  # EnvPool observes no contact forces there
+ATARI_FRAME_SKIP = 4  # of gymnasium.wrappers.AtariPreprocessing
+
+
+class EnvPool(gym.vector.VectorEnv):
+    """EnvPool's version of an environment, as `common.envs.make_envs` would make it otherwise.
+
+    An episode that ends is reset in the same step, and `infos` has its final observation and statistics.
+    The time limit is counted here: EnvPool reports an episode that terminates at its last step as
+    truncated only. That of ALE games does not count the no-ops after a reset, up to 30 frames of 108,000.
+
+    Args:
+        env: a Gymnasium environment with the spaces and the time limit that the copies should have.
+        num_envs: number of copies.
+        terminal_on_life_loss: as `common.wrappers.LifeLoss`.
+
+    Raises:
+        UserError: if EnvPool is missing, or lacks the environment, or has other observations or actions.
+    """
+
+    def __init__(self, env: gym.Env, num_envs: int, *, terminal_on_life_loss: bool = False):
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.terminal_on_life_loss = terminal_on_life_loss
+        self.time_limit = env.spec.max_episode_steps or MAX_INT32
+        self.task, self.options = env.spec.id, {"max_episode_steps": MAX_INT32, "num_envs": num_envs}
+        if self.task.startswith("ALE/"):
+            self.task = self.task.removeprefix("ALE/")
+            self.time_limit = env.spec.kwargs["max_num_frames_per_episode"] // ATARI_FRAME_SKIP
+            self.options |= _atari_options(env)
+        self._envpool = _import_envpool()
+        self._check(env)
+        self._pool: Any = None
+        self._all = np.arange(num_envs)
+        self._returns = np.zeros(num_envs)  # of the episodes that are running
+        self._lengths = np.zeros(num_envs, int)
+        self._lives = np.zeros(num_envs, int)
+
+    def reset(self, *, seed: int | list[int] | None = None, options: dict | None = None):
+        """Start new episodes; with seeds, in new environments: EnvPool takes seeds only when it creates them.
+
+        Args:
+            seed: one seed per environment, or the first of `num_envs` successive ones.
+            options: not used.
+        """
+        if seed is not None or self._pool is None:
+            first = 0 if seed is None else seed
+            seeds = first + self._all if np.ndim(first) == 0 else np.array(first)
+            self.close_extras()
+            self._pool = _quietly(
+                self._envpool.make_gymnasium, self.task, seed=seeds & MAX_INT32, **self.options
+            )
+        return self._restart(self._all), {}
+
+    def step(self, actions: np.ndarray):
+        """Step every environment; `infos` has "final_obs" and "episode" if episodes have ended."""
+        observations, rewards, terminated, truncated, lives = self._advance(actions, self._all)
+        game_over = terminated | truncated
+        if self.terminal_on_life_loss:
+            terminated |= lives < self._lives
+            self._lives[:] = lives
+        ended = terminated | truncated
+        if not ended.any():
+            return observations, rewards, terminated, truncated, {}
+        infos = {"final_obs": observations, "_final_obs": ended}
+        observations = observations.copy()
+        alive = np.flatnonzero(ended & ~game_over)  # a life was lost: a no-op continues the game
+        if alive.size:
+            noops = np.zeros_like(actions[alive])
+            observations[alive], _, *over, self._lives[alive] = self._advance(noops, alive)
+            game_over[alive] = over[0] | over[1]
+        if game_over.any():
+            episode = {"r": self._returns.copy(), "l": self._lengths.copy()}
+            infos |= {"episode": episode, "_episode": game_over}
+            over = np.flatnonzero(game_over)
+            observations[over] = self._restart(over)
+        return observations, rewards, terminated, truncated, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the threads."""
+        self._pool = None
+
+    def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple:
+        """Step some environments; return (observations, rewards, terminated, truncated, lives)."""
+        observations, rewards, terminated, _, info = self._pool.step(actions, ids)
+        self._returns[ids] += rewards
+        self._lengths[ids] += 1
+        truncated = self._lengths[ids] >= self.time_limit
+        return self._view(observations), rewards.astype(float), terminated, truncated, info.get("lives", 0)
+
+    def _restart(self, ids: np.ndarray) -> np.ndarray:
+        """Reset some environments; return their observations."""
+        observations, info = self._pool.reset(ids.astype(np.int32))
+        self._returns[ids] = 0.0
+        self._lengths[ids] = 0
+        self._lives[ids] = info.get("lives", 0)
+        return self._view(observations)
+
+    def _view(self, observations: np.ndarray) -> np.ndarray:
+        """Return observations with the shape and the dtype of the space."""
+        space = self.single_observation_space
+        return observations.reshape(len(observations), *space.shape).astype(space.dtype, copy=False)
+
+    def _check(self, env: gym.Env) -> None:
+        """Check that EnvPool has the environment, with the same spaces."""
+        if self.task not in self._envpool.list_all_envs() or self.task in DIFFERENT:
+            raise UserError(
+                f"EnvPool does not have {env.spec.id}: use --executor sync, or async if a step takes long"
+            )
+        spec = _quietly(self._envpool.make_spec, self.task, **self.options)
+        ours, theirs = env.observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
+        vectors = len(ours.shape) < 2 and ours.dtype != np.uint8  # EnvPool's other images are not the same
+        if _size(ours) != _size(theirs) or not (vectors or env.spec.id.startswith("ALE/")):
+            raise UserError(
+                f"EnvPool cannot give the observations of {env.spec.id} as these options want them,"
+                f" {_shape(ours)}: use --executor sync"
+            )
+        ours, theirs = env.action_space, _quietly(getattr, spec, "gymnasium_action_space")
+        if _size(ours) != _size(theirs):
+            raise UserError(f"EnvPool has other actions for {env.spec.id}: use --executor sync")
+
+
+def _atari_options(env: gym.Env) -> dict[str, Any]:
+    """Return the options of EnvPool that give what AtariPreprocessing and FrameStackObservation do."""
+    space = env.observation_space
+    return {
+        "frame_skip": ATARI_FRAME_SKIP,
+        "noop_max": 30,
+        "stack_num": space.shape[0] if len(space.shape) == 4 else 1,
+        "use_fire_reset": False,
+        "repeat_action_probability": env.spec.kwargs["repeat_action_probability"],
+        "full_action_space": env.spec.kwargs["full_action_space"],
+    }
+
+
+def _import_envpool() -> Any:
+    try:
+        return _quietly(importlib.import_module, "envpool")
+    except ImportError as error:
+        raise UserError(
+            f"--executor envpool needs EnvPool: {error}: pip install -r requirements-extras.txt, with Python"
+            " 3.11 or newer"
+        ) from error
+
+
+def _quietly(function: Any, *arguments: Any, **options: Any) -> Any:
+    with warnings.catch_warnings(), without_noise():
+        warnings.simplefilter("ignore")  # about bounds that lose precision
+        return function(*arguments, **options)
+
+
+def _size(space: gym.Space) -> tuple:
+    """Return kind and shape of a space, without axes of length 1; for Discrete, the number of values."""
+    if isinstance(space, gym.spaces.Discrete):
+        return gym.spaces.Discrete, int(space.n)
+    return type(space), tuple(length for length in space.shape or () if length != 1)
+
+
+def _shape(space: gym.Space) -> str:
+    return str(space) if isinstance(space, gym.spaces.Discrete) else f"arrays of shape {space.shape}"
