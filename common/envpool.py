@@ -12,7 +12,8 @@ from gymnasium.vector.utils import batch_space
 import numpy as np
 
 MAX_INT32 = 2**31 - 1
-DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4")  # EnvPool observes no contact forces there
+# EnvPool observes no contact forces of the first two, and turns the pendulum by more than its maximal speed.
+DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4", "Pendulum-v1")
 ATARI_FRAME_SKIP = 4  # of gymnasium.wrappers.AtariPreprocessing
 
 
@@ -22,6 +23,7 @@ class EnvPool(gym.vector.VectorEnv):
     An episode that ends is reset in the same step, and `infos` has its final observation and statistics.
     The time limit is counted here: EnvPool reports an episode that terminates at its last step as
     truncated only. That of ALE games does not count the no-ops after a reset, up to 30 frames of 108,000.
+    The final observation of a lost ALE game is another frame than Gymnasium's; no target depends on it.
 
     Args:
         env: a Gymnasium environment with the spaces and the time limit that the copies should have.
@@ -122,7 +124,7 @@ class EnvPool(gym.vector.VectorEnv):
         """Check that EnvPool has the environment, with the same spaces."""
         if self.task not in self._envpool.list_all_envs() or self.task in DIFFERENT:
             raise UserError(
-                f"EnvPool does not have {env.spec.id}: use --executor sync, or async if a step takes long"
+                f"EnvPool does not have Gymnasium's {env.spec.id}: use --executor sync, or async if a step takes long"
             )
         spec = _quietly(self._envpool.make_spec, self.task, **self.options)
         ours, theirs = env.observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
