@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 import numpy as np
 
 MAX_INT32 = 2**31 - 1
-# EnvPool observes no contact forces of the first two, and turns the pendulum by more than its maximal speed.
+# EnvPool observes no contact forces of the first two, and moves the pendulum before it clips the speed.
 DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4", "Pendulum-v1")
 ATARI_FRAME_SKIP = 4  # of gymnasium.wrappers.AtariPreprocessing
 
@@ -26,7 +26,8 @@ class EnvPool(gym.vector.VectorEnv):
     The final observation of a lost ALE game is another frame than Gymnasium's; no target depends on it.
 
     Args:
-        env: a Gymnasium environment with the spaces and the time limit that the copies should have.
+        env_id: id of the environment, as for `gymnasium.make`.
+        env: Gymnasium's environment, with the spaces and the time limit that the copies should have.
         num_envs: number of copies.
         terminal_on_life_loss: as `common.wrappers.LifeLoss`.
 
@@ -34,7 +35,7 @@ class EnvPool(gym.vector.VectorEnv):
         UserError: if EnvPool is missing, or lacks the environment, or has other observations or actions.
     """
 
-    def __init__(self, env: gym.Env, num_envs: int, *, terminal_on_life_loss: bool = False):
+    def __init__(self, env_id: str, env: gym.Env, num_envs: int, *, terminal_on_life_loss: bool = False):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
@@ -42,13 +43,13 @@ class EnvPool(gym.vector.VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.terminal_on_life_loss = terminal_on_life_loss
         self.time_limit = env.spec.max_episode_steps or MAX_INT32
-        self.task, self.options = env.spec.id, {"max_episode_steps": MAX_INT32, "num_envs": num_envs}
-        if self.task.startswith("ALE/"):
-            self.task = self.task.removeprefix("ALE/")
+        self.task, self.options = env_id, {"max_episode_steps": MAX_INT32, "num_envs": num_envs}
+        if env_id.startswith("ALE/"):
+            self.task = env_id.removeprefix("ALE/")
             self.time_limit = env.spec.kwargs["max_num_frames_per_episode"] // ATARI_FRAME_SKIP
             self.options |= _atari_options(env)
         self._envpool = _import_envpool()
-        self._check(env)
+        self._check(env_id)
         self._pool: Any = None
         self._all = np.arange(num_envs)
         self._returns = np.zeros(num_envs)  # of the episodes that are running
@@ -120,23 +121,21 @@ class EnvPool(gym.vector.VectorEnv):
         space = self.single_observation_space
         return observations.reshape(len(observations), *space.shape).astype(space.dtype, copy=False)
 
-    def _check(self, env: gym.Env) -> None:
+    def _check(self, env_id: str) -> None:
         """Check that EnvPool has the environment, with the same spaces."""
         if self.task not in self._envpool.list_all_envs() or self.task in DIFFERENT:
-            raise UserError(
-                f"EnvPool does not have Gymnasium's {env.spec.id}: use --executor sync, or async if a step takes long"
-            )
+            raise UserError(f"EnvPool does not have Gymnasium's {env_id}: use --executor sync or async")
         spec = _quietly(self._envpool.make_spec, self.task, **self.options)
-        ours, theirs = env.observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
-        vectors = len(ours.shape) < 2 and ours.dtype != np.uint8  # EnvPool's other images are not the same
-        if _size(ours) != _size(theirs) or not (vectors or env.spec.id.startswith("ALE/")):
+        ours, theirs = self.single_observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
+        other_image = ours.dtype == np.uint8 and not env_id.startswith("ALE/")  # EnvPool draws in its own way
+        if _size(ours) != _size(theirs) or other_image:
             raise UserError(
-                f"EnvPool cannot give the observations of {env.spec.id} as these options want them,"
+                f"EnvPool cannot give the observations of {env_id} as these options want them,"
                 f" {_shape(ours)}: use --executor sync"
             )
-        ours, theirs = env.action_space, _quietly(getattr, spec, "gymnasium_action_space")
+        ours, theirs = self.single_action_space, _quietly(getattr, spec, "gymnasium_action_space")
         if _size(ours) != _size(theirs):
-            raise UserError(f"EnvPool has other actions for {env.spec.id}: use --executor sync")
+            raise UserError(f"EnvPool has other actions for {env_id}: use --executor sync")
 
 
 def _atari_options(env: gym.Env) -> dict[str, Any]:

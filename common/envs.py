@@ -130,7 +130,7 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
 
     env = create()  # errors are raised here, not in a worker process
     if config.executor == "envpool":
-        envs = EnvPool(env, config.num_envs, terminal_on_life_loss=life_loss)
+        envs = EnvPool(config.env_id, env, config.num_envs, terminal_on_life_loss=life_loss)
         envs = gym.wrappers.vector.TransformReward(envs, np.sign) if clip_rewards else envs
     else:
         vector = gym.vector.AsyncVectorEnv if config.executor == "async" else gym.vector.SyncVectorEnv

@@ -78,6 +78,8 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert not options.matches(recorded, {"gamma": 0.98, "hidden_sizes": [64, 64]})
     assert not options.matches(recorded, {})  # the script does not accept the command
     assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
+    assert options.matches('{"async_envs":false}', {"executor": "sync"})
+    assert not options.matches('{"async_envs":false}', {"executor": "envpool"})
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():

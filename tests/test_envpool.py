@@ -1,11 +1,13 @@
-"""EnvPool against Gymnasium: the same transitions, ends, episodes, and seeds; what it cannot do is refused."""
+"""EnvPool against Gymnasium: transitions, ends of episodes, and seeds; what it cannot do is refused."""
 
-import dataclasses
+import json
 import sys
 
+from common.cli import parse_config
 from common.envpool import EnvPool
 from common.envs import finished_episodes, make_env, make_envs, true_next_observations
 from common.errors import UserError
+from common.run_folder import load_config
 from common.wrappers import KeepEpisodeInfo, LifeLoss
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
@@ -15,7 +17,6 @@ import pytest
 from dqn import dqn
 from ppo import ppo
 from q_learning import q_learning
-from tests.conftest import metrics
 
 pytest.importorskip("envpool")
 
@@ -53,7 +54,7 @@ def acrobot(o):
     ],
 )
 def test_every_transition_is_one_of_gymnasium(env_id, state, num_steps, ends):
-    """From each observation that the policy acts on, also the first of an episode, Gymnasium goes the same way.
+    """From each observation that the policy acts on, also an episode's first, Gymnasium goes the same way.
 
     A transition that leads into the next episode, or a step that only resets, would not satisfy the dynamics.
     """
@@ -126,9 +127,7 @@ def test_an_episode_of_half_cheetah_is_truncated_after_1000_steps():
 def test_the_last_step_may_terminate_and_truncate():
     """CartPole falls after 8 to 10 steps; EnvPool itself calls the ends at its limit truncations only."""
     gym.register("ShortCartPole-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=9)
-    env = make_env("ShortCartPole-v0")
-    env.spec.id = "CartPole-v1"
-    envs, lengths, both = EnvPool(env, 8), np.zeros(8, int), 0
+    envs, lengths, both = EnvPool("CartPole-v1", make_env("ShortCartPole-v0"), 8), np.zeros(8, int), 0
     observations, _ = envs.reset(seed=0)
     for _ in range(100):
         observations, _, terminated, truncated, infos = envs.step(np.ones(8, int))
@@ -180,29 +179,37 @@ def test_each_environment_has_the_seed_given_to_it():
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
-def test_equal_seeds_give_equal_runs_that_can_be_resumed(algorithm, module, configured):
-    rollouts = {"num_steps": 16, "num_minibatches": 2, "learning_starts": 20, "train_frequency": 10}
-    options = rollouts | {"num_envs": 2, "executor": "envpool", "total_timesteps": 400, "eager": True}
+def test_equal_seeds_give_equal_runs_that_can_be_resumed(algorithm, module, configured, monkeypatch):
+    options = {"num_steps": 16, "num_minibatches": 2, "learning_starts": 20, "train_frequency": 32}
+    options |= {"num_envs": 2, "executor": "envpool", "eager": True}
+    firsts, reset = [], EnvPool.reset
 
-    def curve(seed, **more):
-        result = module(algorithm).train(
-            configured(algorithm, env_id="CartPole-v1", seed=seed, **options | more)
-        )
-        table = metrics(result.folder)
-        return result, np.nan_to_num(np.array(table["episode_return"], float))
+    def recorded(self, **arguments):
+        observations, infos = reset(self, **arguments)
+        firsts.append(observations.copy())
+        return observations, infos
 
-    (result, one), (_, same), (_, other) = curve(1), curve(1), curve(2)
+    def run(seed, total_timesteps=160, **more):
+        more |= {"seed": seed, "total_timesteps": total_timesteps}
+        result = module(algorithm).train(configured(algorithm, env_id="CartPole-v1", **options | more))
+        weights = [w.ravel() for network in result.networks.values() for w in network.get_weights()]
+        return result, np.concatenate(weights)
+
+    monkeypatch.setattr(EnvPool, "reset", recorded)
+    (result, one), (_, same), (_, other) = run(1), run(1), run(2)
     np.testing.assert_array_equal(one, same)
-    assert len(one) != len(other) or (one != other).any()
-    _, longer = curve(1, total_timesteps=800, resume=str(result.folder))
-    np.testing.assert_array_equal(longer[: len(one)], one)
-    assert len(longer) > len(one)
+    assert (one != other).any()
+    _, longer = run(1, 320, resume=str(result.folder))
+    assert (one != longer).any()
+    first, again, different, resumed = firsts
+    np.testing.assert_array_equal(first, again)
+    assert (first != different).any() and (first != resumed).any()  # a resumed run has new episodes
 
 
 # ALE games
 
 
-def test_a_game_is_that_of_gymnasium(monkeypatch):
+def test_a_game_is_that_of_gymnasium():
     """Frames, rewards, lost lives, and episodes agree exactly, with one no-op and without sticky actions."""
     pytest.importorskip("cv2")
     gym.register_envs(pytest.importorskip("ale_py"))
@@ -214,7 +221,7 @@ def test_a_game_is_that_of_gymnasium(monkeypatch):
         return LifeLoss(KeepEpisodeInfo(gym.wrappers.RecordEpisodeStatistics(env)))
 
     games = gym.vector.SyncVectorEnv([create] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    pool = EnvPool(create(), 2, terminal_on_life_loss=True)
+    pool = EnvPool("ALE/Breakout-v5", create(), 2, terminal_on_life_loss=True)
     assert pool.options["noop_max"] == 30
     pool.options["noop_max"] = 1
     frames, _ = games.reset(seed=0)
@@ -242,8 +249,9 @@ def test_a_game_is_that_of_gymnasium(monkeypatch):
     [
         (
             dqn.Config(env_id="tests.environments:Counter-v0"),
-            "does not have Gymnasium's tests.environments:Cou",
+            "does not have Gymnasium's tests.environments:C",
         ),
+        (ppo.Config(env_id="tests.environments:CartPole-v1"), "does not have Gymnasium's tests.environments"),
         (ppo.Config(env_id="Pendulum-v1"), "does not have Gymnasium's Pendulum-v1"),
         (dqn.Config(env_id="CartPole-v1", frame_stack=2), "cannot give the observations of CartPole-v1"),
         (q_learning.Config(env_id="CartPole-v1"), "cannot give the observations of CartPole-v1"),
@@ -260,17 +268,13 @@ def test_what_envpool_cannot_do_is_refused_in_one_line(config, message):
 
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(UserError, match="requirements-extras.txt, with Python 3.11") as error:
+    with pytest.raises(UserError, match=r"requirements-extras\.txt, with Python 3\.11") as error:
         made("CartPole-v1")
     assert "\n" not in str(error.value)
 
 
-def test_a_run_of_the_time_before_the_option_keeps_its_processes(configured, module):
+def test_a_run_of_the_time_before_the_option_keeps_its_processes(configured):
     """config.json had `async_envs`."""
-    from common.cli import parse_config
-    from common.run_folder import load_config
-    import json
-
     result = ppo.train(
         configured("ppo", env_id="CartPole-v1", num_steps=8, num_minibatches=1, total_timesteps=8)
     )
