@@ -286,7 +286,7 @@ def reported(learned, monkeypatch, tmp_path):
         row |= {"steps_per_second": 9000, "peer_steps_per_second": 3000, "ratio": ratio}
         records.replace_rows(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
     for count in (1, 2):
-        row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": count, "repeat": 0}
+        row = {"script": "dqn", "env_id": "CartPole-v1", "executor": "sync", "num_envs": count}
         row |= {"steps_per_second": 9000 * count} | about
         records.replace_rows(results / "num_envs.csv", [row], ("num_envs",))
     page = tmp_path / "README.md"
