@@ -51,6 +51,8 @@ def matches(recorded: str, options: dict[str, Any]) -> bool:
     All options that both sides know must agree; options added or removed since the run are ignored.
     """
     recorded = _from_json(recorded)
+    if "async_envs" in recorded:  # of runs before --executor
+        recorded["executor"] = "async" if recorded.pop("async_envs") else "sync"
     return bool(options) and all(options[name] == recorded[name] for name in options.keys() & recorded)
 
 

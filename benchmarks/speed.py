@@ -42,6 +42,8 @@ class Options:
     """Environments to measure (default: all)."""
     peers: tuple[str, ...] = ("sb3", "sb3-contrib", "sbx")
     """Libraries to compare with."""
+    executors: tuple[Literal["sync", "async", "envpool"], ...] = ("sync",)
+    """Executors to measure with `num-envs`."""
     repeats: int = 5
     """Number of pairs; with `solve`, number of seeds."""
     peer_python: str = sys.executable
@@ -98,13 +100,14 @@ def measure_pair(pair: Comparison, library: str, seed: int, options: Options) ->
     return row | origin(outcome, options) | {"peer_versions": peer["versions"]}
 
 
-def measure_num_envs(pair: Comparison, count: int, repeat: int, options: Options) -> dict:
+def measure_num_envs(pair: Comparison, executor: str, count: int, repeat: int, options: Options) -> dict:
     """Measure our script with a number of environments; return a row of num_envs.csv."""
     total = pair.total_timesteps * (1 if count < 8 else 2)
     arguments = f"--seed {repeat} --num-envs {count} --total-timesteps {total} {command_line(pair.ours)}"
-    outcome = run_ours(pair, f"{arguments} {NO_OUTPUT}", options)
+    outcome = run_ours(pair, f"{arguments} --executor {executor} {NO_OUTPUT}", options)
     speed = curves.steps_per_second(outcome.rows, max(pair.warm_up, total // 4))
-    row = {"script": pair.script, "env_id": pair.env_id, "num_envs": count, "repeat": repeat}
+    row = {"script": pair.script, "env_id": pair.env_id, "executor": executor, "num_envs": count}
+    row |= {"repeat": repeat}
     return row | {"steps_per_second": round(speed)} | origin(outcome, options)
 
 
@@ -159,10 +162,11 @@ def pairs(options: Options) -> None:
 def num_envs(options: Options) -> None:
     """Write num_envs.csv: steps per second for each number of environments."""
     for pair in select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",)):
-        repeats = [(count, repeat) for count in NUM_ENVS for repeat in range(options.repeats)]
-        rows = [undisturbed(measure_num_envs, pair, *repeat, options=options) for repeat in repeats]
-        key = ("script", "env_id", "num_envs", "threads")
-        records.replace_rows(options.results / "num_envs.csv", rows, key)
+        for executor in options.executors:
+            repeats = [(executor, count, repeat) for count in NUM_ENVS for repeat in range(options.repeats)]
+            rows = [undisturbed(measure_num_envs, pair, *repeat, options=options) for repeat in repeats]
+            key = ("script", "env_id", "executor", "num_envs", "threads")
+            records.replace_rows(options.results / "num_envs.csv", rows, key)
 
 
 def solve(options: Options) -> None:

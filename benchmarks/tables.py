@@ -55,6 +55,11 @@ def label(script: str, env_id: str, threads: str = "default") -> str:
     return f"{SCRIPTS[script].name}, {env_id}" + ("" if threads == "default" else f", {threads} thread(s)")
 
 
+def executor_suffix(executor: str) -> str:
+    """Return what follows the first cell of a row if the executor is not the default one."""
+    return "" if executor == "sync" else f", {executor}"
+
+
 def middle(values: pd.Series, decimals: int = 0) -> str:
     """Return the median, without missing values."""
     return f"{values.median():,.{decimals}f}" if values.notna().any() else "–"
@@ -186,9 +191,10 @@ def num_envs_table(results: Path, script: str = "") -> str:
     frame = read(results / "num_envs.csv", script)
     if frame.empty:
         return NO_RESULTS
-    table = frame.pivot_table("steps_per_second", ["script", "env_id"], "num_envs", "median", sort=False)
+    index = ["script", "env_id", "executor"]
+    table = frame.pivot_table("steps_per_second", index, "num_envs", "median", sort=False)
     rows = [
-        {"steps/s by number of environments": label(*key)}
+        {"steps/s by number of environments": label(*key[:2]) + executor_suffix(key[2])}
         | {str(count): "–" if pd.isna(speed) else f"{speed:,.0f}" for count, speed in row.items()}
         for key, row in table.sort_index(axis="columns").iterrows()
     ]

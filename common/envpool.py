@@ -12,7 +12,9 @@ from gymnasium.vector.utils import batch_space
 import numpy as np
 
 MAX_INT32 = 2**31 - 1
-DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4")  # EnvPool observes no contact forces there
+# EnvPool observes no contact forces of the first two, and moves the pendulum before it clips the speed.
+DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4", "Pendulum-v1")
+ATARI_FRAME_SKIP = 4  # of gymnasium.wrappers.AtariPreprocessing
 
 
 class EnvPool(gym.vector.VectorEnv):
@@ -20,30 +22,39 @@ class EnvPool(gym.vector.VectorEnv):
 
     An episode that ends is reset in the same step, and `infos` has its final observation and statistics.
     The time limit is counted here: EnvPool reports an episode that terminates at its last step as
-    truncated only.
+    truncated only. That of ALE games does not count the no-ops after a reset, up to 30 frames of 108,000.
+    The final observation of a lost ALE game is another frame than Gymnasium's; no target depends on it.
 
     Args:
-        env: a Gymnasium environment with the spaces and the time limit that the copies should have.
+        env_id: id of the environment, as for `gymnasium.make`.
+        env: Gymnasium's environment, with the spaces and the time limit that the copies should have.
         num_envs: number of copies.
+        terminal_on_life_loss: as `common.wrappers.LifeLoss`.
 
     Raises:
         UserError: if EnvPool is missing, or lacks the environment, or has other observations or actions.
     """
 
-    def __init__(self, env: gym.Env, num_envs: int):
+    def __init__(self, env_id: str, env: gym.Env, num_envs: int, *, terminal_on_life_loss: bool = False):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self.terminal_on_life_loss = terminal_on_life_loss
         self.time_limit = env.spec.max_episode_steps or MAX_INT32
-        self.task, self.options = env.spec.id, {"max_episode_steps": MAX_INT32, "num_envs": num_envs}
+        self.task, self.options = env_id, {"max_episode_steps": MAX_INT32, "num_envs": num_envs}
+        if env_id.startswith("ALE/"):
+            self.task = env_id.removeprefix("ALE/")
+            self.time_limit = env.spec.kwargs["max_num_frames_per_episode"] // ATARI_FRAME_SKIP
+            self.options |= _atari_options(env)
         self._envpool = _import_envpool()
-        self._check(env)
+        self._check(env_id)
         self._pool: Any = None
         self._all = np.arange(num_envs)
         self._returns = np.zeros(num_envs)  # of the episodes that are running
         self._lengths = np.zeros(num_envs, int)
+        self._lives = np.zeros(num_envs, int)
 
     def reset(self, *, seed: int | list[int] | None = None, options: dict | None = None):
         """Start new episodes; with seeds, in new environments: EnvPool takes seeds only when it creates them.
@@ -63,29 +74,46 @@ class EnvPool(gym.vector.VectorEnv):
 
     def step(self, actions: np.ndarray):
         """Step every environment; `infos` has "final_obs" and "episode" if episodes have ended."""
-        observations, rewards, terminated, _, _ = self._pool.step(actions, self._all)
-        observations = self._view(observations)
-        self._returns += rewards
-        self._lengths += 1
-        truncated = self._lengths >= self.time_limit
+        observations, rewards, terminated, truncated, lives = self._advance(actions, self._all)
+        game_over = terminated | truncated
+        if self.terminal_on_life_loss:
+            terminated |= lives < self._lives
+            self._lives[:] = lives
         ended = terminated | truncated
         if not ended.any():
             return observations, rewards, terminated, truncated, {}
         infos = {"final_obs": observations, "_final_obs": ended}
-        infos |= {"episode": {"r": self._returns.copy(), "l": self._lengths.copy()}, "_episode": ended}
         observations = observations.copy()
-        observations[ended] = self._restart(np.flatnonzero(ended))
+        alive = np.flatnonzero(ended & ~game_over)  # a life was lost: a no-op continues the game
+        if alive.size:
+            noops = np.zeros_like(actions[alive])
+            observations[alive], _, *over, self._lives[alive] = self._advance(noops, alive)
+            game_over[alive] = over[0] | over[1]
+        if game_over.any():
+            episode = {"r": self._returns.copy(), "l": self._lengths.copy()}
+            infos |= {"episode": episode, "_episode": game_over}
+            over = np.flatnonzero(game_over)
+            observations[over] = self._restart(over)
         return observations, rewards, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the threads."""
         self._pool = None
 
+    def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple:
+        """Step some environments; return (observations, rewards, terminated, truncated, lives)."""
+        observations, rewards, terminated, _, info = self._pool.step(actions, ids)
+        self._returns[ids] += rewards
+        self._lengths[ids] += 1
+        truncated = self._lengths[ids] >= self.time_limit
+        return self._view(observations), rewards.astype(float), terminated, truncated, info.get("lives", 0)
+
     def _restart(self, ids: np.ndarray) -> np.ndarray:
         """Reset some environments; return their observations."""
-        observations, _ = self._pool.reset(ids.astype(np.int32))
+        observations, info = self._pool.reset(ids.astype(np.int32))
         self._returns[ids] = 0.0
         self._lengths[ids] = 0
+        self._lives[ids] = info.get("lives", 0)
         return self._view(observations)
 
     def _view(self, observations: np.ndarray) -> np.ndarray:
@@ -93,22 +121,34 @@ class EnvPool(gym.vector.VectorEnv):
         space = self.single_observation_space
         return observations.reshape(len(observations), *space.shape).astype(space.dtype, copy=False)
 
-    def _check(self, env: gym.Env) -> None:
+    def _check(self, env_id: str) -> None:
         """Check that EnvPool has the environment, with the same spaces."""
         if self.task not in self._envpool.list_all_envs() or self.task in DIFFERENT:
-            raise UserError(
-                f"EnvPool does not have {env.spec.id}: use --executor sync, or async if a step takes long"
-            )
+            raise UserError(f"EnvPool does not have Gymnasium's {env_id}: use --executor sync or async")
         spec = _quietly(self._envpool.make_spec, self.task, **self.options)
-        ours, theirs = env.observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
-        if _size(ours) != _size(theirs) or len(ours.shape) > 1 or ours.dtype == np.uint8:
+        ours, theirs = self.single_observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
+        other_image = ours.dtype == np.uint8 and not env_id.startswith("ALE/")  # EnvPool draws in its own way
+        if _size(ours) != _size(theirs) or other_image:
             raise UserError(
-                f"EnvPool cannot give the observations of {env.spec.id} as these options want them,"
+                f"EnvPool cannot give the observations of {env_id} as these options want them,"
                 f" {_shape(ours)}: use --executor sync"
             )
-        ours, theirs = env.action_space, _quietly(getattr, spec, "gymnasium_action_space")
+        ours, theirs = self.single_action_space, _quietly(getattr, spec, "gymnasium_action_space")
         if _size(ours) != _size(theirs):
-            raise UserError(f"EnvPool has other actions for {env.spec.id}: use --executor sync")
+            raise UserError(f"EnvPool has other actions for {env_id}: use --executor sync")
+
+
+def _atari_options(env: gym.Env) -> dict[str, Any]:
+    """Return the options of EnvPool that give what AtariPreprocessing and FrameStackObservation do."""
+    space = env.observation_space
+    return {
+        "frame_skip": ATARI_FRAME_SKIP,
+        "noop_max": 30,
+        "stack_num": space.shape[0] if len(space.shape) == 4 else 1,
+        "use_fire_reset": False,
+        "repeat_action_probability": env.spec.kwargs["repeat_action_probability"],
+        "full_action_space": env.spec.kwargs["full_action_space"],
+    }
 
 
 def _import_envpool() -> Any:

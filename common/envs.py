@@ -115,6 +115,7 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
             should end an episode in an environment without lives; if EnvPool cannot replace the environment.
     """
     view = view_options(config)
+    life_loss = getattr(config, "terminal_on_life_loss", False)
     clip_rewards = getattr(config, "clip_rewards", False)
 
     def create():
@@ -123,13 +124,13 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
         env = make_env(config.env_id, **view)
         _check_action_space(env, config, action_spaces, bounded)
         env = KeepEpisodeInfo(gym.wrappers.RecordEpisodeStatistics(env))
-        if getattr(config, "terminal_on_life_loss", False):
+        if life_loss:
             env = LifeLoss(env)
         return gym.wrappers.TransformReward(env, np.sign) if clip_rewards else env
 
     env = create()  # errors are raised here, not in a worker process
     if config.executor == "envpool":
-        envs = EnvPool(env, config.num_envs)
+        envs = EnvPool(config.env_id, env, config.num_envs, terminal_on_life_loss=life_loss)
         envs = gym.wrappers.vector.TransformReward(envs, np.sign) if clip_rewards else envs
     else:
         vector = gym.vector.AsyncVectorEnv if config.executor == "async" else gym.vector.SyncVectorEnv

@@ -80,6 +80,8 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert not options.matches(recorded, {"gamma": 0.98, "hidden_sizes": [64, 64]})
     assert not options.matches(recorded, {})  # the script does not accept the command
     assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
+    assert options.matches('{"async_envs":false}', {"executor": "sync"})
+    assert not options.matches('{"async_envs":false}', {"executor": "envpool"})
 
 
 def test_rows_of_other_options_or_seeds_are_left_out():
@@ -315,7 +317,7 @@ def reported(learned, monkeypatch, tmp_path):
         row |= {"steps_per_second": 9000, "peer_steps_per_second": 3000, "ratio": ratio}
         records.replace_rows(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
     for count in (1, 2):
-        row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": count, "repeat": 0}
+        row = {"script": "dqn", "env_id": "CartPole-v1", "executor": "sync", "num_envs": count}
         row |= {"steps_per_second": 9000 * count} | about
         records.replace_rows(results / "num_envs.csv", [row], ("num_envs",))
     page = tmp_path / "README.md"
