@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.intervals import interval
 from benchmarks.peers import NAMES as LIBRARIES
 from benchmarks.settings import SCRIPTS, TASKS, THRESHOLDS, Task
-from benchmarks.tables import default_task, executor_suffix, label, read, runs, speed_pairs
+from benchmarks.tables import default_task, label, read, runs, speed_pairs
 
 COLOURS = (  # colour-blind-safe (Paul Tol's muted scheme) and black
     *("#332288", "#cc6677", "#117733", "#88ccee", "#882255"),
@@ -33,7 +33,6 @@ STYLE = {
     "legend.handlelength": 3.0,
     "lines.linewidth": 1.7,
 }
-
 MARKERS = {"sync": "o", "async": "x", "envpool": "^"}
 
 
@@ -145,7 +144,7 @@ def draw_num_envs(results: Path) -> Figure | None:
     axes = figure.subplots()
     for (script, env_id, executor), group in frame.groupby(["script", "env_id", "executor"], sort=False):
         speeds = group.groupby("num_envs")["steps_per_second"].median()
-        name = label(script, env_id) + executor_suffix(executor)
+        name = label(script, env_id, executor=executor)
         axes.plot(speeds.index, speeds, marker=MARKERS[executor], label=name, **look(script))
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(set(frame["num_envs"])))

@@ -1,7 +1,9 @@
 """Trains the policies in the folder policies/: each script on its default task, with seed 0, one at a time.
 
-python benchmarks/policies.py             # all scripts, about 10 minutes
-python benchmarks/policies.py ppo sac     # some
+    python benchmarks/policies.py             # all scripts
+    python benchmarks/policies.py ppo sac     # some
+
+All scripts together take about 10 minutes.
 """
 
 from dataclasses import dataclass

@@ -50,14 +50,12 @@ def speed_pairs(results: Path, script: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=key).merge(speeds.join(ratios).reset_index(), on=key)
 
 
-def label(script: str, env_id: str, threads: str = "default") -> str:
-    """Return the first cell of a row."""
-    return f"{SCRIPTS[script].name}, {env_id}" + ("" if threads == "default" else f", {threads} thread(s)")
-
-
-def executor_suffix(executor: str) -> str:
-    """Return what follows the first cell of a row if the executor is not the default one."""
-    return "" if executor == "sync" else f", {executor}"
+def label(script: str, env_id: str, *, threads: str = "default", executor: str = "sync") -> str:
+    """Return the first cell of a row, with threads and executor if they are not the defaults."""
+    parts = [SCRIPTS[script].name, env_id]
+    parts += [] if threads == "default" else [f"{threads} thread(s)"]
+    parts += [] if executor == "sync" else [executor]
+    return ", ".join(parts)
 
 
 def middle(values: pd.Series, decimals: int = 0) -> str:
@@ -173,7 +171,7 @@ def speed_table(results: Path, script: str = "") -> str:
     frame = read(results / "speed.csv", script)
     rows = [
         {
-            "script and task": label(pair.script, pair.env_id, pair.threads),
+            "script and task": label(pair.script, pair.env_id, threads=pair.threads),
             "compared with": LIBRARIES[pair.peer],
             "our steps/s": f"{pair.steps_per_second:,.0f}",
             "their steps/s": f"{pair.peer_steps_per_second:,.0f}",
@@ -194,9 +192,9 @@ def num_envs_table(results: Path, script: str = "") -> str:
     index = ["script", "env_id", "executor"]
     table = frame.pivot_table("steps_per_second", index, "num_envs", "median", sort=False)
     rows = [
-        {"steps/s by number of environments": label(*key[:2]) + executor_suffix(key[2])}
+        {"steps/s by number of environments": label(script, env_id, executor=executor)}
         | {str(count): "–" if pd.isna(speed) else f"{speed:,.0f}" for count, speed in row.items()}
-        for key, row in table.sort_index(axis="columns").iterrows()
+        for (script, env_id, executor), row in table.sort_index(axis="columns").iterrows()
     ]
     return markdown(rows) + origin([frame])
 

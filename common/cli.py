@@ -87,8 +87,9 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
         known = {field.name for field in dataclasses.fields(config_class)} - {"resume", "evaluate"}
         if config.evaluate:  # how the run was trained, not how it was shown
             known -= {"render", "capture_video", "track", "eager"}
-        saved = {name: value for name, value in load_config(folder).items() if name in known}
-        if load_config(folder).get("async_envs"):  # of runs before --executor
+        recorded = load_config(folder)
+        saved = {name: value for name, value in recorded.items() if name in known}
+        if recorded.get("async_envs"):  # of runs before --executor
             saved["executor"] = "async"
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = _parse(config_class, args, config_class(**saved))

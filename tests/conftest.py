@@ -29,6 +29,19 @@ SHORT = {  # options that make a run of a script short, yet long enough to learn
     "td3": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
     "sac": "--total-timesteps 1500 --learning-starts 100 --train-frequency 50 --gradient-steps 5",
 }
+SMALL_UPDATES = {  # options of uncompiled updates that come often; a script takes those that it has
+    "learning_starts": 20,
+    "train_frequency": 20,
+    "gradient_steps": 2,
+    "batch_size": 20,
+    "num_envs": 2,
+    "num_steps": 10,
+    "num_epochs": 2,
+    "num_minibatches": 2,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "eager": True,
+}
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # a core for each of two workers
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
 BOX_ACTIONS = ("ddpg", "td3", "sac")  # the scripts that do not serve Discrete actions

@@ -16,25 +16,10 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from tests.conftest import BOX_ACTIONS, environment, error_line, rows, short_options
+from tests.conftest import BOX_ACTIONS, SMALL_UPDATES, environment, error_line, rows, short_options
 from tests.environments import Global
 
-SMALL = {
-    "learning_starts": 20,
-    "train_frequency": 20,
-    "gradient_steps": 2,
-    "batch_size": 20,
-    "num_envs": 2,
-    "num_steps": 10,
-    "num_epochs": 2,
-    "num_minibatches": 2,
-    "normalize_observations": True,
-    "normalize_rewards": True,
-    "log_frequency": 20,
-    "bins": (2,),
-    "eager": True,
-    "eval_episodes": 3,
-}
+SMALL = SMALL_UPDATES | {"log_frequency": 20, "bins": (2,), "eval_episodes": 3}
 
 
 def evaluations(folder):

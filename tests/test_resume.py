@@ -5,27 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.conftest import environment, metrics
+from tests.conftest import SMALL_UPDATES, environment, metrics
 from tests.environments import Recorded
 
-LEARNING = {
-    "learning_starts": 20,
-    "train_frequency": 20,
-    "gradient_steps": 2,
-    "batch_size": 20,
+LEARNING = SMALL_UPDATES | {
     "tau": 0.5,
     "target_network_frequency": 3,
-    "num_envs": 2,
-    "num_steps": 10,
-    "num_epochs": 2,
-    "num_minibatches": 2,
-    "normalize_observations": True,
-    "normalize_rewards": True,
     "max_grad_norm": 100.0,
     "learning_rate": 0.02,
     "actor_learning_rate": 0.02,
     "critic_learning_rate": 0.02,
-    "eager": True,
 }
 
 
