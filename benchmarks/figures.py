@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.intervals import interval
 from benchmarks.peers import NAMES as LIBRARIES
 from benchmarks.settings import SCRIPTS, TASKS, THRESHOLDS, Task
-from benchmarks.tables import default_task, label, read, runs, speed_pairs
+from benchmarks.tables import default_task, label, pair_label, read, runs, speed_pairs
 
 COLOURS = (  # colour-blind-safe (Paul Tol's muted scheme) and black
     *("#332288", "#cc6677", "#117733", "#88ccee", "#882255"),
@@ -126,7 +126,7 @@ def draw_speed(results: Path) -> Figure | None:
         axes.barh(pair.Index, pair.median, color=colour, height=0.7)
         axes.plot([pair.min, pair.max], [pair.Index, pair.Index], color="black", linewidth=1.2)
         axes.annotate(f"{pair.median:.1f} ×", (pair.max, pair.Index), (4, -3), textcoords="offset points")
-    names = [f"{label(pair.script, pair.env_id)} / {LIBRARIES[pair.peer]}" for pair in pairs.itertuples()]
+    names = [f"{pair_label(pair)} / {LIBRARIES[pair.peer]}" for pair in pairs.itertuples()]
     axes.set_yticks(range(len(pairs)), names)
     axes.axvline(1.0, color="#666666", linewidth=1.0)
     axes.invert_yaxis()

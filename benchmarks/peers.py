@@ -37,6 +37,7 @@ def main(task: dict) -> dict:
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.noise import NormalActionNoise
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
     class Rows(BaseCallback):
         """Records the time every `row_steps` steps, and on request the episodes since the last row."""
@@ -61,7 +62,8 @@ def main(task: dict) -> dict:
             return True
 
     options = {name: schedule(value) for name, value in task["options"].items()}
-    env = make_vec_env(task["env_id"], n_envs=task["num_envs"], seed=task["seed"])
+    kind = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}[task["vec_env"]]
+    env = make_vec_env(task["env_id"], task["num_envs"], seed=task["seed"], vec_env_cls=kind)
     if "noise_std" in options:
         size = env.action_space.shape[-1]
         noise = NormalActionNoise(np.zeros(size), np.full(size, options.pop("noise_std")))

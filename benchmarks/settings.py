@@ -59,9 +59,15 @@ class Comparison:
     ours: dict[str, Any] = field(default_factory=dict)
     theirs: dict[str, Any] = field(default_factory=dict)
     num_envs: int = 1
+    vec_env: str = "dummy"
     warm_up: int = 0
     row_steps: int = 1_000
     goals: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def executor(self) -> str:
+        """How our environments are stepped."""
+        return self.ours.get("executor", "sync")
 
 
 def command_line(options: dict[str, Any]) -> str:
@@ -92,12 +98,17 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _rows(content: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield script, environment and settings of each row, those of its preset included."""
+    """Yield script, environment and settings of each row, those of its preset included.
+
+    Tables within a row, such as `ours`, add to those of the preset.
+    """
     presets = content.pop("presets", {})
     for script, rows in content.items():
-        for env_id, row in rows.items():
+        for name, row in rows.items():
             preset = presets[row.pop("preset")] if "preset" in row else {}
-            yield script, env_id, preset | row
+            both = {key: preset[key] | row[key] for key in preset if isinstance(row.get(key), dict)}
+            row = preset | row | both
+            yield script, row.pop("env_id", name), row
 
 
 def _task(script: str, env_id: str, row: dict[str, Any]) -> Task:

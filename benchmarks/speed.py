@@ -42,8 +42,8 @@ class Options:
     """Environments to measure (default: all)."""
     peers: tuple[str, ...] = ("sb3", "sb3-contrib", "sbx")
     """Libraries to compare with."""
-    executors: tuple[Literal["sync", "async", "envpool"], ...] = ("sync",)
-    """Executors to measure with `num-envs`."""
+    executors: tuple[Literal["sync", "async", "envpool"], ...] = ()
+    """Executors to measure (default: all in speed.toml, or sync with `num-envs`)."""
     repeats: int = 5
     """Number of pairs; with `solve`, number of seeds."""
     peer_python: str = sys.executable
@@ -67,7 +67,12 @@ def run_theirs(row: Comparison, library: str, seed: int, options: Options, eval_
     """Run a library; return the output of peers.py and the total seconds; RuntimeError if it fails."""
     task = {"library": library, "algorithm": row.script, "env_id": row.env_id, "num_envs": row.num_envs}
     task |= {"total_timesteps": row.total_timesteps, "seed": seed, "options": row.theirs}
-    task |= {"row_steps": row.row_steps, "eval_episodes": eval_episodes, "launched": time.time()}
+    task |= {
+        "vec_env": row.vec_env,
+        "row_steps": row.row_steps,
+        "eval_episodes": eval_episodes,
+        "launched": time.time(),
+    }
     started = time.perf_counter()
     process = subprocess.run(
         [options.peer_python, str(records.ROOT / "benchmarks" / "peers.py"), json.dumps(task)],
@@ -94,7 +99,8 @@ def measure_pair(pair: Comparison, library: str, seed: int, options: Options) ->
     outcome = run_ours(pair, f"{arguments} {command_line(pair.ours)} {NO_OUTPUT}", options)
     peer = run_theirs(pair, library, seed, options)
     ours, theirs = (curves.steps_per_second(rows, pair.warm_up) for rows in (outcome.rows, peer["rows"]))
-    row = {"script": pair.script, "env_id": pair.env_id, "peer": library, "pair": seed}
+    row = {"script": pair.script, "env_id": pair.env_id, "num_envs": pair.num_envs}
+    row |= {"executor": pair.executor, "peer": library, "pair": seed}
     row |= {"steps_per_second": round(ours), "peer_steps_per_second": round(theirs)}
     row |= {"ratio": round(ours / theirs, 3), "goal": pair.goals.get(library, "")}
     return row | origin(outcome, options) | {"peer_versions": peer["versions"]}
@@ -103,8 +109,9 @@ def measure_pair(pair: Comparison, library: str, seed: int, options: Options) ->
 def measure_num_envs(pair: Comparison, executor: str, count: int, repeat: int, options: Options) -> dict:
     """Measure our script with a number of environments; return a row of num_envs.csv."""
     total = pair.total_timesteps * (1 if count < 8 else 2)
-    arguments = f"--seed {repeat} --num-envs {count} --total-timesteps {total} {command_line(pair.ours)}"
-    outcome = run_ours(pair, f"{arguments} --executor {executor} {NO_OUTPUT}", options)
+    chosen = command_line(pair.ours | {"executor": executor})
+    arguments = f"--seed {repeat} --num-envs {count} --total-timesteps {total} {chosen}"
+    outcome = run_ours(pair, f"{arguments} {NO_OUTPUT}", options)
     speed = curves.steps_per_second(outcome.rows, max(pair.warm_up, total // 4))
     row = {"script": pair.script, "env_id": pair.env_id, "executor": executor, "num_envs": count}
     row |= {"repeat": repeat}
@@ -149,6 +156,8 @@ def undisturbed(measure: Callable[..., dict], *what: Any, options: Options) -> d
 def measure_all(rows: list[Comparison], measure: Callable, options: Options) -> Iterator[list[dict]]:
     """Yield the results of each script and library."""
     for row in select(rows, options.scripts, options.envs):
+        if options.executors and row.executor not in options.executors:
+            continue
         for library in (peer for peer in row.peers if peer in options.peers):
             yield [undisturbed(measure, row, library, k, options=options) for k in range(options.repeats)]
 
@@ -156,13 +165,15 @@ def measure_all(rows: list[Comparison], measure: Callable, options: Options) -> 
 def pairs(options: Options) -> None:
     """Write speed.csv: one row per pair."""
     for rows in measure_all(PAIRS, measure_pair, options):  # new pairs replace all earlier ones
-        records.replace_rows(options.results / "speed.csv", rows, ("script", "env_id", "peer", "threads"))
+        key = ("script", "env_id", "num_envs", "executor", "peer", "threads")
+        records.replace_rows(options.results / "speed.csv", rows, key)
 
 
 def num_envs(options: Options) -> None:
     """Write num_envs.csv: steps per second for each number of environments."""
-    for pair in select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",)):
-        for executor in options.executors:
+    pairs = select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
+    for pair in {(pair.script, pair.env_id): pair for pair in reversed(pairs)}.values():  # the first of each
+        for executor in options.executors or ("sync",):
             repeats = [(executor, count, repeat) for count in NUM_ENVS for repeat in range(options.repeats)]
             rows = [undisturbed(measure_num_envs, pair, *repeat, options=options) for repeat in repeats]
             key = ("script", "env_id", "executor", "num_envs", "threads")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 import re
+from typing import Any
 
 import pandas as pd
 
@@ -42,20 +43,32 @@ def speed_pairs(results: Path, script: str = "") -> pd.DataFrame:
     frame = read(results / "speed.csv", script)
     if frame.empty:
         return frame
-    rows = [(pair.script, pair.env_id, peer) for pair in PAIRS for peer in pair.peers]
-    key = ["script", "env_id", "peer"]
+    key = ["script", "env_id", "num_envs", "executor", "peer"]
+    rows = [
+        (pair.script, pair.env_id, pair.num_envs, pair.executor, peer)
+        for pair in PAIRS
+        for peer in pair.peers
+    ]
     groups = frame.groupby([*key, "threads"])
     speeds = groups[["steps_per_second", "peer_steps_per_second"]].median()
     ratios = groups["ratio"].agg(["median", "min", "max", "count"])
     return pd.DataFrame(rows, columns=key).merge(speeds.join(ratios).reset_index(), on=key)
 
 
-def label(script: str, env_id: str, *, threads: str = "default", executor: str = "sync") -> str:
+def label(
+    script: str, env_id: str, *, num_envs: int = 1, threads: str = "default", executor: str = "sync"
+) -> str:
     """Return the first cell of a row, with threads and executor if they are not the defaults."""
-    parts = [SCRIPTS[script].name, env_id]
+    parts = [SCRIPTS[script].name, env_id if num_envs == 1 else f"{num_envs} × {env_id}"]
     parts += [] if threads == "default" else [f"{threads} thread(s)"]
     parts += [] if executor == "sync" else [executor]
     return ", ".join(parts)
+
+
+def pair_label(pair: Any) -> str:
+    """Return the first cell of a row of `speed_pairs`."""
+    how = {"num_envs": pair.num_envs, "threads": pair.threads, "executor": pair.executor}
+    return label(pair.script, pair.env_id, **how)
 
 
 def middle(values: pd.Series, decimals: int = 0) -> str:
@@ -171,7 +184,7 @@ def speed_table(results: Path, script: str = "") -> str:
     frame = read(results / "speed.csv", script)
     rows = [
         {
-            "script and task": label(pair.script, pair.env_id, threads=pair.threads),
+            "script and task": pair_label(pair),
             "compared with": LIBRARIES[pair.peer],
             "our steps/s": f"{pair.steps_per_second:,.0f}",
             "their steps/s": f"{pair.peer_steps_per_second:,.0f}",

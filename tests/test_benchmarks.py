@@ -256,6 +256,41 @@ def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_
     assert "--train-frequency 100" in measured["command"]
 
 
+def test_a_pair_may_vary_another_row():
+    rows = settings.select(settings.PAIRS, ("ppo",), ("HalfCheetah-v5",))
+    one, eight = sorted(rows, key=lambda row: row.num_envs)
+    assert (one.executor, eight.executor) == ("sync", "envpool")
+    assert (one.num_envs, eight.num_envs) == (1, 8) and one.peers == eight.peers
+    assert eight.ours == one.ours | {"num_steps": 256, "executor": "envpool"}  # 8 × 256 = 2,048 steps
+    assert eight.theirs == one.theirs | {"n_steps": 256} and one.ours["num_steps"] == 2_048
+
+
+def test_executors_select_the_pairs(monkeypatch, tmp_path):
+    measured = []
+
+    def measure_pair(pair, library, seed, options):
+        measured.append((pair.script, pair.num_envs, library))
+        return {"script": pair.script, "env_id": pair.env_id, "num_envs": pair.num_envs} | {
+            "executor": pair.executor,
+            "peer": library,
+            "pair": seed,
+            "threads": "default",
+        }
+
+    monkeypatch.setattr(speed, "measure_pair", measure_pair)
+    chosen = speed.Options(scripts=("trpo",), executors=("envpool",), repeats=1, results=tmp_path)
+    speed.pairs(chosen)
+    assert measured == [("trpo", 8, "sb3-contrib"), ("trpo", 64, "sb3-contrib")]
+    speed.pairs(dataclasses.replace(chosen, executors=()))  # the others are added, and replace none of these
+    rows = records.read_csv(tmp_path / "speed.csv")
+    assert [(row["env_id"], row["num_envs"], row["executor"]) for row in rows] == [
+        ("CartPole-v1", "1", "sync"),
+        ("CartPole-v1", "64", "envpool"),
+        ("HalfCheetah-v5", "1", "sync"),
+        ("HalfCheetah-v5", "8", "envpool"),
+    ]
+
+
 def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch, tmp_path, peer):
     monkeypatch.setattr(speed, "TASKS", [GOOD])
     race = settings.Comparison("dqn", "CartPole-v1", ["sb3"], 5_000, ours={"gamma": 0.97})
@@ -313,7 +348,8 @@ def reported(learned, monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "TASKS", [GOOD])
     about = {"threads": "default", "command": "", "versions": "v", "machine": "m", "date": "2026-01-01"}
     for pair, ratio in enumerate((2.0, 3.0, 2.5)):
-        row = {"script": "dqn", "env_id": "CartPole-v1", "peer": "sb3", "pair": pair, "goal": ""}
+        row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": 1, "executor": "sync"}
+        row |= {"peer": "sb3", "pair": pair, "goal": ""}
         row |= {"steps_per_second": 9000, "peer_steps_per_second": 3000, "ratio": ratio}
         records.replace_rows(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
     for count in (1, 2):
