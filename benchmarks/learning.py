@@ -11,8 +11,6 @@ script has changed since; so an interrupted command continues where it stopped. 
 end and repeated next time.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +18,10 @@ import json
 import os
 from pathlib import Path
 import sys
-import time
 
 import tyro
 
-from benchmarks import curves, job, options, records
+from benchmarks import curves, job, options, records, workers
 from benchmarks.settings import TASKS, THRESHOLDS, Task, select
 
 
@@ -116,51 +113,6 @@ def done(work: Job, results: Path) -> bool:
     return any(row["seed"] == str(work.seed) and options.matches(row["options"], today) for row in rows)
 
 
-def on_this_machine(jobs: list[Job], chosen: Options) -> Iterator[tuple[Job, Callable]]:
-    """Run several jobs at a time; yield each as it finishes, with a function that returns its result.
-
-    If interrupted, end the running scripts.
-    """
-    with ThreadPoolExecutor(chosen.workers) as pool:  # threads suffice: each run is a process
-        futures = {pool.submit(run_job, work, chosen): work for work in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures):
-                job.terminate_children()
-                time.sleep(0.1)
-            raise
-
-
-def on_ray(jobs: list[Job], chosen: Options) -> Iterator[tuple[Job, Callable]]:
-    """Run each job as a Ray task with one CPU, and repeat those of lost workers; yield as above."""
-    import ray
-
-    address = next(iter(chosen.ray), None)
-    excluded = [".git", ".venv", "runs", "wandb", "videos", "benchmarks/results"]
-    ray.init(
-        address=address or "local",
-        num_cpus=None if address else chosen.workers,
-        runtime_env={"working_dir": str(records.ROOT), "excludes": excluded},
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-    )
-    job.exit_on_sigterm()  # Ray has set its own handler
-    try:
-        task = ray.remote(num_cpus=1, max_retries=chosen.retries)(run_job)
-        futures = {task.remote(work, chosen): work for work in jobs}
-        while futures:
-            (future,), _ = ray.wait(list(futures))
-            yield futures.pop(future), partial(ray.get, future)
-    except BaseException:
-        job.terminate_children()
-        raise
-    finally:
-        ray.shutdown()
-
-
 def save(work: Job, row: dict, curve: list[dict], results: Path) -> str:
     """Write row and curve of a finished run; return a summary."""
     records.replace_rows(results / "learning" / work.task.file, [row], ("seed",))
@@ -179,7 +131,10 @@ def main(chosen: Options) -> int:
     if not jobs:
         return 0
     failed = []
-    with closing((on_this_machine if chosen.ray is None else on_ray)(jobs, chosen)) as results:
+    with (
+        workers.fan_out(chosen.workers, chosen.ray, chosen.retries) as run_all,
+        closing(run_all(partial(run_job, chosen=chosen), jobs)) as results,
+    ):
         for number, (work, result) in enumerate(results, 1):
             try:
                 message = save(work, *result(), chosen.results)
