@@ -6,7 +6,8 @@
     python benchmarks/learning.py --ray 10.0.0.1:6379                  on an existing Ray cluster
 
 A successful run adds a row to benchmarks/results/learning/<script>__<env>.csv and its thinned learning curve
-to benchmarks/results/curves/. Runs that have a row are skipped, unless learning.toml or a default of the
+to benchmarks/results/curves/; with `eval_frequency`, its evaluations during training are kept in
+benchmarks/results/evaluations/. Runs that have a row are skipped, unless learning.toml or a default of the
 script has changed since; so an interrupted command continues where it stopped. Failed runs are listed at the
 end and repeated next time.
 """
@@ -50,7 +51,7 @@ class Options:
     runs_dir: str | None = None
     """Folder that keeps the run folders (default: they are deleted)."""
     results: Path = records.RESULTS
-    """Folder of learning/ and curves/."""
+    """Folder of learning/, curves/ and evaluations/."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ class Job:
         return f"{self.task.script} {self.task.env_id} seed {self.seed}"
 
 
-def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict]]:
-    """Run a script; return its results row and its thinned learning curve; RuntimeError if it fails."""
+def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
+    """Run a script; return its results row, its thinned learning curve and its evaluations during training.
+
+    RuntimeError if it fails.
+    """
     limits = {"threads": chosen.threads, "timeout": chosen.timeout, "runs_dir": chosen.runs_dir}
     outcome = job.run_script(work.task.script, work.arguments, **limits).check()
     if outcome.evaluation is None:
@@ -92,7 +96,9 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict]]:
         "command": outcome.command,
         "options": json.dumps(outcome.options, separators=(",", ":")),
     }
-    return row, curves.thin(outcome.rows, work.seed, outcome.start_seconds)
+    columns = ("global_step", "mean_return", "std_return")
+    evaluations = [{"seed": work.seed, **dict(zip(columns, values))} for values in outcome.evaluations]
+    return row, curves.thin(outcome.rows, work.seed, outcome.start_seconds), evaluations
 
 
 def plan(chosen: Options) -> list[Job]:
@@ -107,17 +113,27 @@ def plan(chosen: Options) -> list[Job]:
 
 
 def done(work: Job, results: Path) -> bool:
-    """Whether a results row has the job's seed and options."""
+    """Whether a results row has the job's seed and options, and its `eval_frequency` if it has one."""
     rows = records.read_csv(results / "learning" / work.task.file)
     today = options.resolved(work.task.script, work.arguments)
-    return any(row["seed"] == str(work.seed) and options.matches(row["options"], today) for row in rows)
+    rows = [row for row in rows if row["seed"] == str(work.seed) and options.matches(row["options"], today)]
+    if frequency := options.eval_frequency(work.task.script, work.arguments):
+        commands = [row["command"].split(maxsplit=2)[2] for row in rows]
+        return frequency in [options.eval_frequency(work.task.script, command) for command in commands]
+    return bool(rows)
 
 
-def save(work: Job, row: dict, curve: list[dict], results: Path) -> str:
-    """Write row and curve of a finished run; return a summary."""
+def save(work: Job, row: dict, curve: list[dict], evaluations: list[dict], results: Path) -> str:
+    """Write row, curve and evaluations of a finished run; return a summary.
+
+    The row comes last, because a run that has one is not repeated.
+    """
+    for folder, rows in (("curves", curve), ("evaluations", evaluations)):
+        path = results / folder / work.task.file
+        records.drop_rows(path, "seed", work.seed)  # of an earlier run
+        if rows:
+            records.replace_rows(path, rows, ("seed",))
     records.replace_rows(results / "learning" / work.task.file, [row], ("seed",))
-    if curve:
-        records.replace_rows(results / "curves" / work.task.file, curve, ("seed",))
     step = row["solved_step"]
     threshold = f"threshold reached after {step:,} steps" if step else "threshold not reached"
     evaluation = f"{row['evaluation_mean']} ± {row['evaluation_std']}"
