@@ -1,4 +1,4 @@
-"""Learning curves: reading metrics.csv, time to threshold, speed, thinning."""
+"""Learning curves: reading metrics.csv and evaluations.csv, time to threshold, speed, thinning."""
 
 import csv
 from pathlib import Path
@@ -19,6 +19,18 @@ def read_metrics(path: Path) -> list[tuple]:
             for row in csv.DictReader(file)
         ]
     return [(int(step), *others) for step, *others in rows]
+
+
+def read_evaluations(path: Path) -> list[tuple[int, float, float]]:
+    """Read rows (step, mean return, standard deviation) of evaluations.csv; without a file there are none.
+
+    The run may still be writing: a last line that is not complete is left out.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text()
+    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    return [(int(row["global_step"]), float(row["mean_return"]), float(row["std_return"])) for row in rows]
 
 
 def first_solved(rows: list, threshold: float, window: int = WINDOW) -> tuple[int, float] | None:

@@ -16,7 +16,7 @@ import time
 import psutil
 
 from benchmarks import options
-from benchmarks.curves import read_metrics
+from benchmarks.curves import read_evaluations, read_metrics
 from benchmarks.records import ROOT
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -34,6 +34,7 @@ class Outcome:
     options: dict = field(default_factory=dict)  # of learning, as in config.json
     evaluation: tuple[float, float] | None = None  # mean and standard deviation of the returns
     rows: list[tuple] = field(default_factory=list)  # of metrics.csv; seconds from the start of training
+    evaluations: list[tuple] = field(default_factory=list)  # of evaluations.csv: step, mean, deviation
     error: str = ""  # last lines of stderr, if the run failed
 
     def check(self) -> "Outcome":
@@ -88,6 +89,7 @@ def run_script(
         if run_folder and (run_folder / "metrics.csv").exists():
             outcome.options = options.of_learning(json.loads((run_folder / "config.json").read_text()))
             outcome.rows = read_metrics(run_folder / "metrics.csv")
+            outcome.evaluations = read_evaluations(run_folder / "evaluations.csv")
     return outcome
 
 

@@ -6,13 +6,12 @@
     python benchmarks/learning.py --ray 10.0.0.1:6379                  on an existing Ray cluster
 
 A successful run adds a row to benchmarks/results/learning/<script>__<env>.csv and its thinned learning curve
-to benchmarks/results/curves/. Runs that have a row are skipped, unless learning.toml or a default of the
+to benchmarks/results/curves/; with `eval_frequency`, its evaluations during training are kept in
+benchmarks/results/evaluations/. Runs that have a row are skipped, unless learning.toml or a default of the
 script has changed since; so an interrupted command continues where it stopped. Failed runs are listed at the
 end and repeated next time.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +19,10 @@ import json
 import os
 from pathlib import Path
 import sys
-import time
 
 import tyro
 
-from benchmarks import curves, job, options, records
+from benchmarks import curves, job, options, records, workers
 from benchmarks.settings import TASKS, THRESHOLDS, Task, select
 
 
@@ -53,7 +51,7 @@ class Options:
     runs_dir: str | None = None
     """Folder that keeps the run folders (default: they are deleted)."""
     results: Path = records.RESULTS
-    """Folder of learning/ and curves/."""
+    """Folder of learning/, curves/ and evaluations/."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,11 @@ class Job:
         return f"{self.task.script} {self.task.env_id} seed {self.seed}"
 
 
-def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict]]:
-    """Run a script; return its results row and its thinned learning curve; RuntimeError if it fails."""
+def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
+    """Run a script; return its results row, its thinned learning curve and its evaluations during training.
+
+    RuntimeError if it fails.
+    """
     limits = {"threads": chosen.threads, "timeout": chosen.timeout, "runs_dir": chosen.runs_dir}
     outcome = job.run_script(work.task.script, work.arguments, **limits).check()
     if outcome.evaluation is None:
@@ -95,7 +96,9 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict]]:
         "command": outcome.command,
         "options": json.dumps(outcome.options, separators=(",", ":")),
     }
-    return row, curves.thin(outcome.rows, work.seed, outcome.start_seconds)
+    columns = ("global_step", "mean_return", "std_return")
+    evaluations = [{"seed": work.seed, **dict(zip(columns, values))} for values in outcome.evaluations]
+    return row, curves.thin(outcome.rows, work.seed, outcome.start_seconds), evaluations
 
 
 def plan(chosen: Options) -> list[Job]:
@@ -110,62 +113,27 @@ def plan(chosen: Options) -> list[Job]:
 
 
 def done(work: Job, results: Path) -> bool:
-    """Whether a results row has the job's seed and options."""
+    """Whether a results row has the job's seed and options, and its `eval_frequency` if it has one."""
     rows = records.read_csv(results / "learning" / work.task.file)
     today = options.resolved(work.task.script, work.arguments)
-    return any(row["seed"] == str(work.seed) and options.matches(row["options"], today) for row in rows)
+    rows = [row for row in rows if row["seed"] == str(work.seed) and options.matches(row["options"], today)]
+    if frequency := options.eval_frequency(work.task.script, work.arguments):
+        commands = [row["command"].split(maxsplit=2)[2] for row in rows]
+        return frequency in [options.eval_frequency(work.task.script, command) for command in commands]
+    return bool(rows)
 
 
-def on_this_machine(jobs: list[Job], chosen: Options) -> Iterator[tuple[Job, Callable]]:
-    """Run several jobs at a time; yield each as it finishes, with a function that returns its result.
+def save(work: Job, row: dict, curve: list[dict], evaluations: list[dict], results: Path) -> str:
+    """Write row, curve and evaluations of a finished run; return a summary.
 
-    If interrupted, end the running scripts.
+    The row comes last, because a run that has one is not repeated.
     """
-    with ThreadPoolExecutor(chosen.workers) as pool:  # threads suffice: each run is a process
-        futures = {pool.submit(run_job, work, chosen): work for work in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures):
-                job.terminate_children()
-                time.sleep(0.1)
-            raise
-
-
-def on_ray(jobs: list[Job], chosen: Options) -> Iterator[tuple[Job, Callable]]:
-    """Run each job as a Ray task with one CPU, and repeat those of lost workers; yield as above."""
-    import ray
-
-    address = next(iter(chosen.ray), None)
-    excluded = [".git", ".venv", "runs", "wandb", "videos", "benchmarks/results"]
-    ray.init(
-        address=address or "local",
-        num_cpus=None if address else chosen.workers,
-        runtime_env={"working_dir": str(records.ROOT), "excludes": excluded},
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-    )
-    job.exit_on_sigterm()  # Ray has set its own handler
-    try:
-        task = ray.remote(num_cpus=1, max_retries=chosen.retries)(run_job)
-        futures = {task.remote(work, chosen): work for work in jobs}
-        while futures:
-            (future,), _ = ray.wait(list(futures))
-            yield futures.pop(future), partial(ray.get, future)
-    except BaseException:
-        job.terminate_children()
-        raise
-    finally:
-        ray.shutdown()
-
-
-def save(work: Job, row: dict, curve: list[dict], results: Path) -> str:
-    """Write row and curve of a finished run; return a summary."""
+    for folder, rows in (("curves", curve), ("evaluations", evaluations)):
+        path = results / folder / work.task.file
+        records.drop_rows(path, "seed", work.seed)  # of an earlier run
+        if rows:
+            records.replace_rows(path, rows, ("seed",))
     records.replace_rows(results / "learning" / work.task.file, [row], ("seed",))
-    if curve:
-        records.replace_rows(results / "curves" / work.task.file, curve, ("seed",))
     step = row["solved_step"]
     threshold = f"threshold reached after {step:,} steps" if step else "threshold not reached"
     evaluation = f"{row['evaluation_mean']} ± {row['evaluation_std']}"
@@ -179,7 +147,10 @@ def main(chosen: Options) -> int:
     if not jobs:
         return 0
     failed = []
-    with closing((on_this_machine if chosen.ray is None else on_ray)(jobs, chosen)) as results:
+    with (
+        workers.fan_out(chosen.workers, chosen.ray, chosen.retries) as run_all,
+        closing(run_all(partial(run_job, chosen=chosen), jobs)) as results,
+    ):
         for number, (work, result) in enumerate(results, 1):
             try:
                 message = save(work, *result(), chosen.results)

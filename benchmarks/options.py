@@ -45,6 +45,15 @@ def resolved(script: str, arguments: str) -> dict[str, Any]:
     return of_learning(_from_json(json.dumps(dataclasses.asdict(config))))  # tuples become lists
 
 
+@functools.cache
+def eval_frequency(script: str, arguments: str) -> int:
+    """Return the steps between evaluations during training; 0 if there are none."""
+    try:
+        return parse(script, arguments).eval_frequency
+    except UserError:
+        return 0
+
+
 def matches(recorded: str, options: dict[str, Any]) -> bool:
     """Whether the options recorded in a results row (JSON) agree with these.
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import platform
 import re
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -38,15 +39,26 @@ def replace_rows(path: Path, rows: list[dict], key: tuple[str, ...]) -> None:
 
     Rows with other columns come from an older version and are dropped.
     """
-    with _locked(path.parent):
+    with locked(path.parent):
         new = {tuple(str(row[name]) for name in key) for row in rows}
         old = [row for row in read_csv(path) if set(row) == set(rows[0])]
         old = [row for row in old if tuple(row[name] for name in key) not in new]
         write_csv(path, sorted([*old, *rows], key=lambda row: [_sortable(row[name]) for name in key]))
 
 
+def drop_rows(path: Path, column: str, value: Any) -> None:
+    """Drop the rows of a CSV file that have a value in a column; a file without rows is deleted."""
+    if not path.exists():
+        return
+    with locked(path.parent):
+        if rows := [row for row in read_csv(path) if row[column] != str(value)]:
+            write_csv(path, rows)
+        else:
+            path.unlink()
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder (not on Windows, which has no fcntl)."""
     folder.mkdir(parents=True, exist_ok=True)
     try:

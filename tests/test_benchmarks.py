@@ -74,6 +74,36 @@ def test_a_changed_command_is_planned_again_and_a_longer_list_of_seeds_only_adds
         learning.plan(learning.Options(results=results, scripts=("sarsa",)))
 
 
+def test_evaluations_during_training_are_kept_and_only_a_run_without_them_is_repeated(
+    learned, monkeypatch, tmp_path
+):
+    chosen = learning.Options(results=tmp_path, seeds=(1,))
+    path = tmp_path / "evaluations" / GOOD.file
+
+    def main(options):
+        monkeypatch.setattr(learning, "TASKS", [dataclasses.replace(GOOD, options=options)])
+        assert learning.main(chosen) == 0
+        return records.read_csv(tmp_path / "learning" / GOOD.file)
+
+    (tmp_path / "learning").mkdir()
+    plain = records.read_csv(learned[0] / "learning" / GOOD.file)
+    records.write_csv(tmp_path / "learning" / GOOD.file, plain)  # as if made before the row had the option
+    before, (_, row) = (plain[1], main(SHORT | {"eval_frequency": 700}))
+    assert "--eval-frequency 700" in row["command"]
+    for column in ("evaluation_mean", "evaluation_std", "options"):  # training is the same
+        assert row[column] == before[column]
+    kept = records.read_csv(path)
+    assert [(one["seed"], one["global_step"]) for one in kept] == [("1", "700"), ("1", "1400")]
+    assert all(8 <= float(one["mean_return"]) <= 500 and float(one["std_return"]) >= 0 for one in kept)
+    assert options.is_current(row, learning.TASKS[0], options.defaults("dqn"))  # the tables show it
+    assert learning.plan(chosen) == []  # done
+    assert len(learning.plan(dataclasses.replace(chosen, extra="--eval-frequency 500"))) == 1
+    main(SHORT)
+    assert path.exists()  # the row without the option is satisfied too
+    main(SHORT | {"gamma": 0.9})
+    assert not path.exists()  # those of the earlier run are gone
+
+
 def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     recorded = '{"gamma":0.99,"hidden_sizes":[64,64]}'
     assert options.matches(recorded, {"gamma": 0.99, "hidden_sizes": [64, 64], "a_new_option": 1})
@@ -213,6 +243,13 @@ def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     records.replace_rows(path, [{"seed": 10, "value": 1}, {"seed": 9, "value": 2}], ("seed",))
     records.replace_rows(path, [{"seed": 9, "value": 3}], ("seed",))
     assert records.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
+
+
+def test_a_line_of_evaluations_that_is_still_being_written_is_left_out(tmp_path):
+    path = tmp_path / "evaluations.csv"
+    assert curves.read_evaluations(path) == []
+    path.write_text("global_step,seconds,mean_return,std_return\n10,0.5,20.5,1.5\n20,1.0,21.5,1")
+    assert curves.read_evaluations(path) == [(10, 20.5, 1.5)]
 
 
 def test_a_curve_is_thinned_to_means_over_equal_stretches():

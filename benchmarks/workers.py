@@ -1,0 +1,105 @@
+"""Runs several jobs at a time, each in its own process: on this machine, or on a Ray cluster."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+import time
+from typing import Any
+
+from benchmarks import job, records
+
+INTERVAL = 1.0  # seconds between two calls of `watch`
+
+
+def nothing() -> None:
+    """Watch nothing."""
+
+
+@contextmanager
+def fan_out(workers: int, ray: tuple[str, ...] | None, retries: int) -> Iterator[Callable]:
+    """Yield a function that runs jobs: `on_this_machine`, or `on_ray` if `ray` is not None.
+
+    `ray` is empty, for this machine, or holds the address of a cluster; `retries` is the number of times that
+    a job is repeated because its Ray worker was lost.
+    """
+    if ray is None:
+        yield partial(on_this_machine, workers=workers)
+        return
+    with _ray_started(workers, next(iter(ray), None)):
+        yield partial(on_ray, retries=retries)
+
+
+def on_this_machine(
+    run: Callable, jobs: list, workers: int, watch: Callable[[], None] = nothing
+) -> Iterator[tuple[Any, Callable]]:
+    """Call `run(job)` for several jobs at a time; yield each as it finishes, with a function for its result.
+
+    `watch` is called every second while jobs are running. If it raises an exception, or if this generator is
+    closed or interrupted, the running scripts are ended first.
+    """
+    with ThreadPoolExecutor(workers) as pool:  # threads suffice: each run is a process
+        futures = {pool.submit(run, work): work for work in jobs}
+        running = set(futures)
+        try:
+            while running:
+                finished, running = wait(running, INTERVAL, FIRST_COMPLETED)
+                for future in finished:
+                    yield futures[future], future.result
+                if running:
+                    watch()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):
+                job.terminate_children()
+                time.sleep(0.1)
+            raise
+
+
+def on_ray(
+    run: Callable, jobs: list, retries: int, watch: Callable[[], None] = nothing
+) -> Iterator[tuple[Any, Callable]]:
+    """Do the same with a Ray task of one CPU for each job."""
+    import ray
+
+    @ray.remote(num_cpus=1, max_retries=retries)
+    def task(work: Any) -> Any:
+        return run(work)
+
+    futures = {task.remote(work): work for work in jobs}
+    running = list(futures)
+    try:
+        while running:
+            finished, running = ray.wait(running, timeout=INTERVAL)
+            for future in finished:
+                yield futures[future], partial(ray.get, future)
+            if running:
+                watch()
+    except BaseException:
+        for future in running:
+            ray.cancel(future)  # KeyboardInterrupt in the worker, which ends its script
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=30)
+        raise
+
+
+@contextmanager
+def _ray_started(workers: int, address: str | None) -> Iterator[None]:
+    import ray
+
+    excluded = [".git", ".venv", "build", "runs", "wandb", "videos", "benchmarks/results"]
+    ray.init(
+        address=address or "local",
+        num_cpus=None if address else workers,
+        runtime_env={"working_dir": str(records.ROOT), "excludes": excluded},
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+    )
+    job.exit_on_sigterm()  # Ray has set its own handler
+    try:
+        yield
+    except BaseException:
+        job.terminate_children()
+        raise
+    finally:
+        ray.shutdown()
