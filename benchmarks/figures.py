@@ -167,10 +167,13 @@ def draw_all(results: Path) -> list[str]:
     """Write all figures to figures/, and return the names of those that compare scripts."""
     (results / "figures").mkdir(parents=True, exist_ok=True)
     default_tasks = [task for name in SCRIPTS if (task := default_task(name))]
+    mujoco = sorted((task for task in TASKS if task.is_mujoco), key=lambda task: task.env_id)
+    others = [task for task in TASKS if not task.is_mujoco]
     with matplotlib.rc_context(STYLE):
         figures = {
             "learning_seconds": draw_learning(results, "seconds", default_tasks, columns=2),
-            "learning_steps": draw_learning(results, "global_step", TASKS, columns=4),
+            "learning_steps": draw_learning(results, "global_step", others, columns=4),
+            "mujoco": draw_learning(results, "global_step", mujoco, columns=4),
             "speed": draw_speed(results),
             "num_envs": draw_num_envs(results),
         }

@@ -37,6 +37,11 @@ class Task:
     note: str = ""
 
     @property
+    def is_mujoco(self) -> bool:
+        """Whether the environment is one of Gymnasium's MuJoCo tasks."""
+        return self.env_id.endswith("-v5") and "/" not in self.env_id
+
+    @property
     def arguments(self) -> str:
         """Arguments of the script for the options."""
         return command_line(self.options)

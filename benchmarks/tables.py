@@ -14,6 +14,7 @@ from benchmarks.settings import PAIRS, SCRIPTS, TASKS, THRESHOLDS, Task
 
 PUBLISHED = records.ROOT / "benchmarks" / "published.csv"  # best published return of each task
 NO_RESULTS = "No results yet."
+HALFWAY = 500_000  # steps at which tables of MuJoCo tasks show a return besides the final one
 
 
 def read(path: Path, script: str = "") -> pd.DataFrame:
@@ -135,9 +136,24 @@ def summary_table(results: Path, script: str = "") -> str:
     return markdown(rows) + origin(used)
 
 
+def published_returns() -> pd.DataFrame:
+    """Return the best published returns, by script and environment."""
+    return read(PUBLISHED).set_index(["script", "env_id"])
+
+
+def best_published(task: Task, published: pd.DataFrame) -> str:
+    """Return the best published return of a task, its source and its number of steps."""
+    if (task.script, task.env_id) not in published.index:
+        return "–"
+    source = published.loc[(task.script, task.env_id)]
+    steps = "" if pd.isna(source["steps"]) else f", {source['steps']:,.0f} steps"
+    kind = "" if source["returns"] == "evaluation" else ", training"
+    return f"{source['mean']:.1f} ([{source['name']}]({source['source']}){steps}{kind})"
+
+
 def learning_table(results: Path, script: str = "") -> str:
     """Every task: means over seeds, and the best published return."""
-    published = read(PUBLISHED).set_index(["script", "env_id"])
+    published = published_returns()
     rows, used, notes, commands = [], [], [], []
     below: dict[str, list[str]] = {}
     for task in TASKS:
@@ -145,16 +161,14 @@ def learning_table(results: Path, script: str = "") -> str:
             continue
         used.append(frame)
         commands.append(f"python {script}/{script}.py --env-id {task.env_id} {task.arguments}")
-        returns, best = frame["evaluation_mean"], "–"
+        returns = frame["evaluation_mean"]
         where = f"{SCRIPTS[task.script].name} on {task.env_id}"
         if (task.script, task.env_id) in published.index:
-            source = published.loc[(task.script, task.env_id)]
-            steps = "" if pd.isna(source["steps"]) else f", {source['steps']:,.0f} steps"
-            kind = "" if source["returns"] == "evaluation" else ", training"
-            best = f"{source['mean']:.1f} ([{source['name']}]({source['source']}){steps}{kind})"
-            if round(returns.mean(), 1) < round(source["mean"], 1):
-                high = interval(returns)[1]
-                inside = "the interval ends below it" if high < source["mean"] else "the interval contains it"
+            bar = published.loc[(task.script, task.env_id)]["mean"]
+            if round(returns.mean(), 1) < round(bar, 1):
+                inside = (
+                    "the interval ends below it" if interval(returns)[1] < bar else "the interval contains it"
+                )
                 below.setdefault("one seed" if len(returns) == 1 else inside, []).append(where)
         if task.note:
             notes.append(f"{where}: {task.note}")
@@ -168,7 +182,7 @@ def learning_table(results: Path, script: str = "") -> str:
                 "steps to threshold": middle(frame["solved_step"]),
                 "seconds to threshold": middle(frame["solved_seconds"], 1),
                 "total seconds": middle(frame["whole_seconds"], 1),
-                "best published": best,
+                "best published": best_published(task, published),
             }
         )
     lines = [f"Below the best published return ({why}): {', '.join(which)}." for why, which in below.items()]
@@ -177,6 +191,43 @@ def learning_table(results: Path, script: str = "") -> str:
         lines += ["The commands of the rows, with `--seed` 0, 1, …:"]
         lines += ["\n".join(f"    {command}".rstrip() for command in commands)]
     return "\n\n".join([markdown(rows), *lines]) + origin(used)
+
+
+def mujoco_table(results: Path, script: str = "") -> str:
+    """The MuJoCo tasks, task by task: the final return of each script and the one at `HALFWAY` steps."""
+    published = published_returns()
+    rows, used = [], []
+    tasks = [task for task in TASKS if task.is_mujoco and script in ("", task.script)]
+    for task in sorted(tasks, key=lambda task: (task.env_id, list(SCRIPTS).index(task.script))):
+        if (frame := runs(task, results)).empty:
+            continue
+        used.append(frame)
+        source = best_published(task, published)
+        version = re.match(r"on (\S+-v\d)", str(published["note"].get((task.script, task.env_id), "")))
+        rows.append(
+            {
+                "task": task.env_id,
+                "script": SCRIPTS[task.script].name,
+                "steps": f"{frame['total_timesteps'].iloc[0]:,}",
+                "seeds": str(len(frame)),
+                "mean [95 %]": with_interval(frame["evaluation_mean"]),
+                f"at {HALFWAY:,} steps": at_halfway(task, frame, results),
+                "total seconds": middle(frame["whole_seconds"], 1),
+                "best published": source[:-1] + f", {version[1]})" if version else source,
+            }
+        )
+    return markdown(rows) + origin(used)
+
+
+def at_halfway(task: Task, frame: pd.DataFrame, results: Path) -> str:
+    """Return the mean return at `HALFWAY` steps of the runs in `frame` that were evaluated then."""
+    evaluations = read(results / "evaluations" / task.file)
+    if evaluations.empty:
+        return "–"
+    evaluations = evaluations[evaluations["seed"].isin(frame["seed"])]
+    first = evaluations[evaluations["global_step"] >= HALFWAY].groupby("seed").first()
+    first = first[first["global_step"] < 1.1 * HALFWAY]  # the first rollout that ends after it
+    return with_interval(first["mean_return"]) if len(first) else "–"
 
 
 def speed_table(results: Path, script: str = "") -> str:
@@ -260,6 +311,7 @@ def ray_table(results: Path, script: str = "") -> str:
 TABLES = {
     "summary": ("All scripts, each on its default task", summary_table),
     "learning": ("Learning over seeds", learning_table),
+    "mujoco": ("MuJoCo tasks", mujoco_table),
     "speed": ("Steps per second compared with other libraries", speed_table),
     "num_envs": ("Steps per second by number of environments", num_envs_table),
     "solve": ("Seconds from the command to the solved task", solve_table),
