@@ -155,7 +155,7 @@ def main(chosen: Options) -> int:
             try:
                 message = save(work, *result(), chosen.results)
             except Exception as error:  # continue with the others
-                reason = str(getattr(error, "cause", None) or error).partition("\n")[0]  # Ray wraps it
+                reason = workers.reason(error)
                 failed.append(f"failed: {work}: {reason}")
                 message = f"FAILED: {reason}"
             print(f"[{number}/{len(jobs)}] {work}: {message}", flush=True)

@@ -1,7 +1,7 @@
 """Settings of the benchmarks, read from the TOML files of this folder.
 
-`TASKS` are the runs of learning.py, `PAIRS` and `RACES` those of speed.py; a task is solved at its threshold
-in `THRESHOLDS`. The TOML files explain their keys.
+`TASKS` are the runs of learning.py, and `PRESETS` the options that some of them share; `PAIRS` and `RACES`
+are those of speed.py. A task is solved at its threshold in `THRESHOLDS`. The TOML files explain their keys.
 """
 
 from collections.abc import Iterator
@@ -124,6 +124,7 @@ def _task(script: str, env_id: str, row: dict[str, Any]) -> Task:
 _learning = _load("learning.toml")
 SCRIPTS = {name: Script(**row) for name, row in _load("scripts.toml").items()}
 THRESHOLDS: dict[str, float] = _learning.pop("thresholds")
+PRESETS: dict[str, dict[str, Any]] = dict(_learning["presets"])
 TASKS = [_task(*row) for row in _rows(_learning)]
 PAIRS = [Comparison(script, env_id, **row) for script, env_id, row in _rows(_load("speed.toml"))]
 RACES = [Comparison(script, env_id, **row) for script, env_id, row in _rows(_load("race.toml"))]

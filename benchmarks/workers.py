@@ -12,6 +12,11 @@ from benchmarks import job, records
 INTERVAL = 1.0  # seconds between two calls of `watch`
 
 
+def reason(error: Exception) -> str:
+    """Return why a job failed, on one line."""
+    return str(getattr(error, "cause", None) or error).partition("\n")[0]  # Ray wraps it
+
+
 def nothing() -> None:
     """Watch nothing."""
 
