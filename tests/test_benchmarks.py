@@ -414,6 +414,37 @@ def test_the_report_writes_tables_and_figures_and_fills_pages(reported):
     assert report.fill(page, reported.results) == page  # filled once, it stays as it is
 
 
+def test_mujoco_tasks_show_the_return_at_half_of_the_steps(monkeypatch, tmp_path):
+    monkeypatch.setattr(options, "is_current", lambda *row: True)
+    tasks = [
+        settings.Task("trpo", "Hopper-v5"),
+        settings.Task("trpo", "Ant-v5"),
+        settings.Task("ppo", "Hopper-v5"),
+    ]
+    monkeypatch.setattr(tables, "TASKS", [settings.Task("ppo", "CartPole-v1"), *tasks])
+    about = {"whole_seconds": 60, "total_timesteps": 1_000_000, "versions": "v", "machine": "m", "date": "d"}
+    for task in tables.TASKS:
+        rows = [{"seed": seed, "evaluation_mean": 3000.0, **about} for seed in (0, 1)]
+        records.replace_rows(tmp_path / "learning" / task.file, rows, ("seed",))
+    # seed 2 has no run; at 600,000 steps it is another return
+    steps = {0: (250_880, 501_760, 1_001_472), 1: (501_760, 1_001_472), 2: (501_760,)}
+    rows = [
+        {"seed": seed, "global_step": step, "mean_return": 2000.0 if step == 501_760 else 9.0}
+        for seed, each in steps.items()
+        for step in each
+    ]
+    rows[-1]["mean_return"] = 7000.0
+    records.replace_rows(tmp_path / "evaluations" / "ppo__Hopper-v5.csv", rows, ("seed",))
+    late = [{"seed": 0, "global_step": 600_000, "mean_return": 5.0}]
+    records.replace_rows(tmp_path / "evaluations" / "trpo__Hopper-v5.csv", late, ("seed",))
+    _, _, ant, ppo, trpo, *_ = tables.mujoco_table(tmp_path).splitlines()
+    assert ant.startswith("| Ant-v5 | TRPO | 1,000,000 | 2 |") and "| – | 60.0 |" in ant  # not evaluated
+    assert ppo.startswith("| Hopper-v5 | PPO |") and "| 2000.0 [2000.0, 2000.0] | 60.0 |" in ppo
+    assert ppo.endswith(", 1,000,000 steps, Hopper-v2) |")  # the version of the published run
+    assert trpo.startswith("| Hopper-v5 | TRPO |") and "| – | 60.0 |" in trpo
+    assert "CartPole" not in tables.mujoco_table(tmp_path)
+
+
 def test_results_of_other_options_are_not_shown(reported, monkeypatch):
     monkeypatch.setattr(tables, "TASKS", [dataclasses.replace(GOOD, options=SHORT | {"gamma": 0.9})])
     assert tables.learning_table(reported.results) == "No results yet."
