@@ -13,8 +13,8 @@ Key idea: do not wait for the end of the episode. After n steps, the critic V es
 return. With λ = 1, (2) is the paper's n-step return minus V(s_t). Parallel environments replace replay.
 
 Differences from the paper: all environments share one update, while each thread of A3C updates on its own;
-actor and critic share no layers; one initial learning rate, not a sampled one; values are bootstrapped at
-time limits.
+actor and critic share no layers, except for images; one initial learning rate, not a sampled one; values are
+bootstrapped at time limits.
 
 Run: python a2c/a2c.py                                                  Next: diff a2c/a2c.py ppo/ppo.py
 """
@@ -27,7 +27,7 @@ from common.cli import main
 from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.evaluation import play_episodes
-from common.networks import ORTHOGONAL_NETWORKS, chain, tanh_mlp
+from common.networks import chain, orthogonal_network, tanh_mlp
 from common.normalization import ObservationNormalizer, RewardScaler
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
@@ -114,10 +114,10 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
         first_layers = [self.normalizer.layer] if self.normalizer else []
-        build_network = ORTHOGONAL_NETWORKS[config.network]
+        build_network = orthogonal_network(config.network, first_layers)
         # actor and critic share all hidden layers of a cnn, as A3C does; of an mlp, only the normalizer
         shared, own = (hidden_sizes, ()) if config.network == "cnn" else ((), hidden_sizes)
-        self.trunk = build_network(shape, shared, None, first_layers=first_layers, name="trunk")
+        self.trunk = build_network(shape, shared, None, name="trunk")
         self.policy = make_policy(
             observation_space, action_space, own, config.initial_log_std, trunk=self.trunk
         )

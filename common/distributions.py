@@ -4,11 +4,11 @@ The distributions compute in TensorFlow, for the update. The policies add the ne
 for acting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 from typing import ClassVar, NamedTuple
 
-from common.networks import ORTHOGONAL_NETWORKS, chain
+from common.networks import chain, tanh_mlp
 from common.numpy_inference import NumpyNetwork, as_array, fast_copy
 from common.quiet import without_noise
 import gymnasium as gym
@@ -260,9 +260,8 @@ def make_policy(
     action_space: gym.Space,
     hidden_sizes: Sequence[int],
     initial_log_std: float,
+    build_network: Callable[..., keras.Sequential] = tanh_mlp,
     *,
-    network: str = "mlp",
-    first_layers: Sequence[keras.Layer] = (),
     trunk: keras.Sequential | None = None,
 ) -> CategoricalPolicy | GaussianPolicy:
     """Build the policy for an action space: categorical for Discrete, diagonal Gaussian for Box.
@@ -275,13 +274,11 @@ def make_policy(
         action_space: Discrete or Box.
         hidden_sizes: units of each hidden layer, after the trunk if there is one.
         initial_log_std: see `GaussianPolicy`.
-        network: one of `common.networks.ORTHOGONAL_NETWORKS`.
-        first_layers: see `common.networks.tanh_mlp`.
+        build_network: builder with the arguments of `common.networks.tanh_mlp`.
         trunk: layers before the others that are shared with the critic: see `CategoricalPolicy`.
     """
     shape = trunk.output_shape[1:] if trunk else observation_space.shape
-    options = {"output_gain": 0.01, "first_layers": first_layers, "name": "actor"}
-    build_network = ORTHOGONAL_NETWORKS[network]
+    options = {"output_gain": 0.01, "name": "actor"}
     if isinstance(action_space, gym.spaces.Discrete):
         return CategoricalPolicy(build_network(shape, hidden_sizes, int(action_space.n), **options), trunk)
     center, half_range = action_units(action_space)

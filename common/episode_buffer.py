@@ -39,7 +39,7 @@ class EpisodeBuffer:
         frame_stack: int = 1,
     ):
         action_dtype = np.int64 if isinstance(action_space, gym.spaces.Discrete) else np.float32
-        rings = [make_frame_ring(64, observation_space, frame_stack) for _ in range(num_envs)]
+        rings = [make_frame_ring(16, observation_space, frame_stack) for _ in range(num_envs)]
         self._frames = rings if rings[0] else []  # of the unfinished episodes
         observation = observation_space.shape, np.float32
         if self._frames:

@@ -125,7 +125,7 @@ class FrameRing:
 
     def _write(self, frame: np.ndarray) -> int:
         if self.grows and self.written == len(self.ring):
-            larger = np.empty((self.written + self.written // 4 + 64, *frame.shape), frame.dtype)
+            larger = np.empty((self.written + self.written // 4 + 16, *frame.shape), frame.dtype)
             larger[: self.written] = self.ring
             self.ring = larger
         self.ring[self.written % len(self.ring)] = frame

@@ -1,6 +1,6 @@
 """Keras builders: a multi-layer perceptron, a convolutional network, and an LSTM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import math
 
@@ -157,7 +157,14 @@ def lstm(
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
-ORTHOGONAL_NETWORKS = {"mlp": tanh_mlp, "cnn": functools.partial(cnn, orthogonal_weights=True)}
+
+
+def orthogonal_network(
+    network: str, first_layers: Sequence[keras.Layer] = ()
+) -> Callable[..., keras.Sequential]:
+    """Return the builder that policy-gradient scripts use for a kind of network: `tanh_mlp` or `cnn`."""
+    options = {"first_layers": first_layers} | ({"orthogonal_weights": True} if network == "cnn" else {})
+    return functools.partial(cnn if network == "cnn" else tanh_mlp, **options)
 
 
 def chain(first: keras.Sequential, second: keras.Sequential, *, name: str | None = None) -> keras.Sequential:

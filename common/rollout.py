@@ -62,7 +62,8 @@ class RolloutBuffer:
         frame_stack: int = 1,
     ):
         action_dtype = np.int64 if isinstance(action_space, gym.spaces.Discrete) else np.float32
-        self.frames = make_frame_ring(num_steps * num_envs, observation_space, frame_stack)
+        num_frames = num_envs * (1 + num_steps + num_steps // 32)  # one more for each episode that starts
+        self.frames = make_frame_ring(num_frames, observation_space, frame_stack)
         observation = observation_space.shape, observation_space.dtype
         if self.frames:
             observation = observation_space.shape[:-3], np.int32  # numbers of its frames

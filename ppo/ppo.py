@@ -13,8 +13,8 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
 Key idea: learn from each rollout for several epochs of minibatches. The clipped objective (4) gains nothing
 from moving the ratio (3) out of 1 ± ε, so that the policy stays close to the one that sampled the rollout.
 
-Differences from the paper: actor and critic share no layers; details of the authors' code that the paper
-does not mention, such as normalized advantages and orthogonal weights (README.md lists them).
+Differences from the paper: a constant clip range; details of the authors' code that the paper does not
+mention, such as normalized advantages and orthogonal weights (README.md lists them).
 
 Run: python ppo/ppo.py                                               Parent: diff a2c/a2c.py ppo/ppo.py
 """
@@ -28,7 +28,7 @@ from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.errors import UserError
 from common.evaluation import play_episodes
-from common.networks import ORTHOGONAL_NETWORKS, chain, tanh_mlp
+from common.networks import chain, orthogonal_network, tanh_mlp
 from common.normalization import ObservationNormalizer, RewardScaler
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
@@ -128,10 +128,10 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
         first_layers = [self.normalizer.layer] if self.normalizer else []
-        build_network = ORTHOGONAL_NETWORKS[config.network]
+        build_network = orthogonal_network(config.network, first_layers)
         # actor and critic share all hidden layers of a cnn, as A3C does; of an mlp, only the normalizer
         shared, own = (hidden_sizes, ()) if config.network == "cnn" else ((), hidden_sizes)
-        self.trunk = build_network(shape, shared, None, first_layers=first_layers, name="trunk")
+        self.trunk = build_network(shape, shared, None, name="trunk")
         self.policy = make_policy(
             observation_space, action_space, own, config.initial_log_std, trunk=self.trunk
         )

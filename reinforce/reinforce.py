@@ -30,7 +30,7 @@ from common.distributions import make_policy
 from common.envs import make_envs
 from common.episode_buffer import Episode, EpisodeBuffer, join_observations
 from common.evaluation import play_episodes
-from common.networks import ORTHOGONAL_NETWORKS
+from common.networks import orthogonal_network
 from common.normalization import ObservationNormalizer, RunningMoments
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
@@ -102,16 +102,11 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.return_moments = RunningMoments()
         first_layers = [self.normalizer.layer] if self.normalizer else []
+        build_network = orthogonal_network(config.network, first_layers)
         self.policy = make_policy(
-            observation_space,
-            action_space,
-            hidden_sizes,
-            config.initial_log_std,
-            network=config.network,
-            first_layers=first_layers,
+            observation_space, action_space, hidden_sizes, config.initial_log_std, build_network
         )
-        build_network = ORTHOGONAL_NETWORKS[config.network]
-        self.critic = build_network(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.critic = build_network(shape, hidden_sizes, 1, name="critic")
         self.parameters = [*self.policy.parameters, *self.critic.trainable_variables]
         self.optimizer = keras.optimizers.Adam()
         self.optimizer.build(self.parameters)

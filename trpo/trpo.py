@@ -36,7 +36,7 @@ from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.errors import UserError
 from common.evaluation import play_episodes
-from common.networks import ORTHOGONAL_NETWORKS
+from common.networks import orthogonal_network
 from common.normalization import ObservationNormalizer, RewardScaler
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveFraction, PositiveInt, RunConfig
@@ -136,16 +136,11 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
         first_layers = [self.normalizer.layer] if self.normalizer else []
+        build_network = orthogonal_network(config.network, first_layers)
         self.policy = make_policy(
-            observation_space,
-            action_space,
-            hidden_sizes,
-            config.initial_log_std,
-            network=config.network,
-            first_layers=first_layers,
+            observation_space, action_space, hidden_sizes, config.initial_log_std, build_network
         )
-        build_network = ORTHOGONAL_NETWORKS[config.network]
-        self.critic = build_network(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.critic = build_network(shape, hidden_sizes, 1, name="critic")
         self.optimizer = keras.optimizers.Adam(
             epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm
         )
