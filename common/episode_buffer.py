@@ -40,9 +40,9 @@ class EpisodeBuffer:
     ):
         action_dtype = np.int64 if isinstance(action_space, gym.spaces.Discrete) else np.float32
         rings = [make_frame_ring(16, observation_space, frame_stack) for _ in range(num_envs)]
-        self._frames = rings if rings[0] else []  # of the unfinished episodes
+        self.frames = rings if rings[0] else []  # of the unfinished episodes
         observation = observation_space.shape, np.float32
-        if self._frames:
+        if self.frames:
             observation = observation_space.shape[:-3], np.int32  # numbers of its frames
         self._arrays = [  # (rows, num_envs, ...): the steps of the unfinished episodes, and of some finished
             np.zeros((512, num_envs, *observation[0]), observation[1]),
@@ -58,10 +58,9 @@ class EpisodeBuffer:
         """Store one step of each environment; every argument is (num_envs, ...)."""
         if self._row == len(self._arrays[0]):
             self._make_room()
-        if self._frames:
+        if self.frames:
             numbers = [
-                ring.add_one(image, starts=not ring.written)
-                for ring, image in zip(self._frames, observations)
+                ring.add_one(image, starts=not ring.written) for ring, image in zip(self.frames, observations)
             ]
             observations = np.reshape(numbers, self._arrays[0][self._row].shape)
         for array, values in zip(self._arrays, (observations, actions, rewards)):
@@ -70,9 +69,9 @@ class EpisodeBuffer:
         for env in np.flatnonzero(dones):
             steps = slice(self._starts[env], self._row)
             frames = None
-            if self._frames:
-                frames = self._frames[env].stored.copy()
-                self._frames[env].clear()
+            if self.frames:
+                frames = self.frames[env].stored.copy()
+                self.frames[env].clear()
             self._finished.append(Episode(*(array[steps, env].copy() for array in self._arrays), frames))
             self.num_steps += len(self._finished[-1].rewards)
             self._starts[env] = self._row

@@ -305,14 +305,20 @@ SHORT_RUNS = {
     ("env_id", "frame_stack"), [("MinAtar/Breakout-v1", 1), ("tests.environments:Picture-v0", 3)]
 )
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_run_on_images_and_its_saved_model(script, env_id, frame_stack, module, tmp_path):
+def test_a_run_on_images_and_its_saved_model(script, env_id, frame_stack, module, tmp_path, monkeypatch):
     """Also with evaluations during training, and continued."""
+    name, buffers = "EpisodeBuffer" if script == "reinforce" else "RolloutBuffer", []
+    make = getattr(module(script), name)
+    monkeypatch.setattr(
+        module(script), name, lambda *args, **options: buffers.append(make(*args, **options)) or buffers[-1]
+    )
     if env_id.startswith("MinAtar"):
         pytest.importorskip("minatar")
     options = {"env_id": env_id, "network": "cnn", "frame_stack": frame_stack, "hidden_sizes": (8,)}
     options |= {"num_envs": 2, "total_timesteps": 96, "eval_frequency": 32, "eval_episodes": 2}
     options |= {"eager": env_id.startswith("tests")} | SHORT_RUNS[script]
     result = train_briefly(module(script), tmp_path, **options)
+    assert buffers[0].frames  # they are stored once
     saved = keras.models.load_model(result.folder / "model.keras")
     config = module(script).Config(**options)
     np.testing.assert_array_equal(module(script).evaluate(saved, config), result.evaluation_returns)
