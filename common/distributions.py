@@ -4,12 +4,12 @@ The distributions compute in TensorFlow, for the update. The policies add the ne
 for acting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from common.networks import tanh_mlp
-from common.numpy_inference import NumpyNetwork, as_array
+from common.networks import chain, tanh_mlp
+from common.numpy_inference import NumpyNetwork, as_array, fast_copy
 from common.quiet import without_noise
 import gymnasium as gym
 import numpy as np
@@ -120,27 +120,31 @@ class SquashedGaussian(NamedTuple):
 class CategoricalPolicy(tf.Module):
     """A policy for Discrete actions: the network gives the logits.
 
+    `network` maps observations to logits: it is the trunk, followed by the head.
+
     Args:
-        network: observations (batch, ...) -> logits (batch, n).
+        head: features (batch, ...) -> logits (batch, n).
+        trunk: observations (batch, ...) -> features, layers that other networks may share. Without a trunk,
+            the features are the observations.
     """
 
-    def __init__(self, network: keras.Model):
+    def __init__(self, head: keras.Sequential, trunk: keras.Sequential | None = None):
         super().__init__()
-        self.network = network
-        self.parameters = network.trainable_variables
-        self._numpy_network = NumpyNetwork(network)
+        self.head, self.network = head, chain(trunk, head, name=head.name) if trunk else head
+        self.parameters = self.network.trainable_variables
+        self._acting_network = fast_copy(self.network)
 
-    def __call__(self, observations: tf.Tensor) -> Categorical:
-        """Return π(·|s) for observations (batch, ...)."""
-        return Categorical(self.network(observations))
+    def __call__(self, features: tf.Tensor) -> Categorical:
+        """Return π(·|s) for the features (batch, ...) of the observations."""
+        return Categorical(self.head(features))
 
     def refresh(self) -> None:
         """Sample with the current parameters from now on; call it after each update."""
-        self._numpy_network.refresh()
+        self._acting_network.refresh()
 
     def sample(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Sample actions (num_envs,) for observations (num_envs, ...), by the Gumbel-max trick."""
-        logits = self._numpy_network(observations)
+        logits = self._acting_network(observations)
         return (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1)
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
@@ -155,36 +159,43 @@ class GaussianPolicy(tf.Module):
     nor clipped: `clip` is for the environment only.
 
     Args:
-        network: observations (batch, ...) -> means (batch, n).
+        head: features (batch, ...) -> means (batch, n).
         action_space: gives the bounds.
         initial_log_std: initial log σ, with σ in half ranges of the action (in units of 1 where the range is
             infinite).
+        trunk: see `CategoricalPolicy`.
     """
 
-    def __init__(self, network: keras.Model, action_space: gym.spaces.Box, initial_log_std: float):
+    def __init__(
+        self,
+        head: keras.Sequential,
+        action_space: gym.spaces.Box,
+        initial_log_std: float,
+        trunk: keras.Sequential | None = None,
+    ):
         super().__init__()
-        self.network = network
+        self.head, self.network = head, chain(trunk, head, name=head.name) if trunk else head
         self.low, self.high = action_space.low, action_space.high
         _, half_range = action_units(action_space)
         self.log_std = keras.Variable(initial_log_std + np.log(half_range), name="log_std")
-        self.parameters = [*network.trainable_variables, self.log_std]
-        self._numpy_network = NumpyNetwork(network)
+        self.parameters = [*self.network.trainable_variables, self.log_std]
+        self._acting_network = fast_copy(self.network)
         self._std: np.ndarray | None = None
 
-    def __call__(self, observations: tf.Tensor) -> DiagonalGaussian:
-        """Return π(·|s) for observations (batch, ...)."""
-        return DiagonalGaussian(self.network(observations), tf.convert_to_tensor(self.log_std))
+    def __call__(self, features: tf.Tensor) -> DiagonalGaussian:
+        """Return π(·|s) for the features (batch, ...) of the observations."""
+        return DiagonalGaussian(self.head(features), tf.convert_to_tensor(self.log_std))
 
     def refresh(self) -> None:
         """Sample with the current parameters from now on; call it after each update."""
-        self._numpy_network.refresh()
+        self._acting_network.refresh()
         self._std = None
 
     def sample(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Sample actions (num_envs, n) for observations (num_envs, ...), not clipped to their bounds."""
         if self._std is None:
             self._std = np.exp(as_array(self.log_std))
-        means = self._numpy_network(observations)
+        means = self._acting_network(observations)
         return means + self._std * rng.standard_normal(means.shape, np.float32)
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
@@ -249,7 +260,9 @@ def make_policy(
     action_space: gym.Space,
     hidden_sizes: Sequence[int],
     initial_log_std: float,
-    **options: Any,
+    build_network: Callable[..., keras.Sequential] = tanh_mlp,
+    *,
+    trunk: keras.Sequential | None = None,
 ) -> CategoricalPolicy | GaussianPolicy:
     """Build the policy for an action space: categorical for Discrete, diagonal Gaussian for Box.
 
@@ -259,17 +272,19 @@ def make_policy(
     Args:
         observation_space: gives the shape of an observation.
         action_space: Discrete or Box.
-        hidden_sizes: units of each tanh layer.
+        hidden_sizes: units of each hidden layer, after the trunk if there is one.
         initial_log_std: see `GaussianPolicy`.
-        options: of `common.networks.tanh_mlp`.
+        build_network: builder with the arguments of `common.networks.tanh_mlp`.
+        trunk: layers before the others that are shared with the critic: see `CategoricalPolicy`.
     """
-    shape, options = observation_space.shape, {"output_gain": 0.01, "name": "actor", **options}
+    shape = trunk.output_shape[1:] if trunk else observation_space.shape
+    options = {"output_gain": 0.01, "name": "actor"}
     if isinstance(action_space, gym.spaces.Discrete):
-        return CategoricalPolicy(tanh_mlp(shape, hidden_sizes, int(action_space.n), **options))
+        return CategoricalPolicy(build_network(shape, hidden_sizes, int(action_space.n), **options), trunk)
     center, half_range = action_units(action_space)
-    scaling = keras.layers.Rescaling(half_range, center)
-    network = tanh_mlp(shape, hidden_sizes, action_space.shape[0], last_layers=[scaling], **options)
-    return GaussianPolicy(network, action_space, initial_log_std)
+    options["last_layers"] = [keras.layers.Rescaling(half_range, center)]
+    head = build_network(shape, hidden_sizes, action_space.shape[0], **options)
+    return GaussianPolicy(head, action_space, initial_log_std, trunk)
 
 
 def action_units(action_space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,7 @@ def make_env(
     elif _is_image(space):
         raise UserError(
             f"{env_id} observes images {space.shape}, and this network reads vectors: use"
-            " --network cnn --frame-stack 4 with a script that has these options, such as dqn/dqn.py"
+            " --network cnn --frame-stack 4, or a script that has these options, such as ppo/ppo.py"
         )
     elif not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         env = gym.wrappers.FlattenObservation(env)

@@ -2,16 +2,22 @@
 
 from typing import NamedTuple
 
+from common.rollout import Images, as_variable, make_frame_ring
 import gymnasium as gym
 import numpy as np
 
 
 class Episode(NamedTuple):
-    """The steps of one finished episode: arrays (num_steps, ...)."""
+    """The steps of one finished episode: arrays (num_steps, ...).
+
+    Of images, `frames` (num_frames, height, width, channels) holds each frame once, and `observations` holds
+    the numbers of their frames, as in `common.rollout.Images`.
+    """
 
     observations: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
+    frames: np.ndarray | None = None
 
 
 class EpisodeBuffer:
@@ -21,12 +27,25 @@ class EpisodeBuffer:
         num_envs: number of environments.
         observation_space: observation space of one environment.
         action_space: action space of one environment.
+        frame_stack: above 1, the first axis of an observation holds that many successive frames.
     """
 
-    def __init__(self, num_envs: int, observation_space: gym.Space, action_space: gym.Space):
+    def __init__(
+        self,
+        num_envs: int,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        frame_stack: int = 1,
+    ):
         action_dtype = np.int64 if isinstance(action_space, gym.spaces.Discrete) else np.float32
+        rings = [make_frame_ring(16, observation_space, frame_stack) for _ in range(num_envs)]
+        self.frames = rings if rings[0] else []  # of the unfinished episodes
+        observation = observation_space.shape, np.float32
+        if self.frames:
+            observation = observation_space.shape[:-3], np.int32  # numbers of its frames
         self._arrays = [  # (rows, num_envs, ...): the steps of the unfinished episodes, and of some finished
-            np.zeros((512, num_envs, *observation_space.shape), np.float32),
+            np.zeros((512, num_envs, *observation[0]), observation[1]),
             np.zeros((512, num_envs, *action_space.shape), action_dtype),
             np.zeros((512, num_envs), np.float32),
         ]
@@ -39,12 +58,21 @@ class EpisodeBuffer:
         """Store one step of each environment; every argument is (num_envs, ...)."""
         if self._row == len(self._arrays[0]):
             self._make_room()
+        if self.frames:
+            numbers = [
+                ring.add_one(image, starts=not ring.written) for ring, image in zip(self.frames, observations)
+            ]
+            observations = np.reshape(numbers, self._arrays[0][self._row].shape)
         for array, values in zip(self._arrays, (observations, actions, rewards)):
             array[self._row] = values
         self._row += 1
         for env in np.flatnonzero(dones):
             steps = slice(self._starts[env], self._row)
-            self._finished.append(Episode(*(array[steps, env].copy() for array in self._arrays)))
+            frames = None
+            if self.frames:
+                frames = self.frames[env].stored.copy()
+                self.frames[env].clear()
+            self._finished.append(Episode(*(array[steps, env].copy() for array in self._arrays), frames))
             self.num_steps += len(self._finished[-1].rewards)
             self._starts[env] = self._row
 
@@ -63,3 +91,14 @@ class EpisodeBuffer:
         """Return the finished episodes and forget them; unfinished ones stay."""
         episodes, self._finished, self.num_steps = self._finished, [], 0
         return episodes
+
+
+def join_observations(episodes: list[Episode]) -> np.ndarray | Images:
+    """Return the observations (num_steps, ...) of all episodes, one after another."""
+    if episodes[0].frames is None:
+        return np.concatenate([episode.observations for episode in episodes])
+    lengths = [len(episode.frames) for episode in episodes]
+    first_frames = np.cumsum([0, *lengths[:-1]])
+    numbers = [first + episode.observations for first, episode in zip(first_frames, episodes)]
+    frames = np.concatenate([episode.frames for episode in episodes])
+    return Images(as_variable(frames), np.concatenate(numbers).astype(np.int32))

@@ -1,6 +1,7 @@
 """Keras builders: a multi-layer perceptron, a convolutional network, and an LSTM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 import math
 
 from common.errors import UserError
@@ -37,7 +38,7 @@ def mlp(
 def tanh_mlp(
     input_shape: tuple[int, ...],
     hidden_sizes: Sequence[int],
-    output_size: int,
+    output_size: int | None,
     *,
     output_gain: float = 1.0,
     first_layers: Sequence[keras.Layer] = (),
@@ -52,22 +53,25 @@ def tanh_mlp(
     Args:
         input_shape: shape of one input; it is flattened if it has more than one axis.
         hidden_sizes: units of each hidden layer.
-        output_size: units of the linear output layer.
+        output_size: units of the linear output layer; None leaves it out.
         output_gain: gain of the output layer; 0.01 makes a policy start close to uniform.
         first_layers: layers before all others, such as a normalization; networks may share them.
         last_layers: layers after the linear output, such as a rescaling to the range of the actions.
         name: name of the model.
     """
 
-    def dense(size: int, gain: float, activation: str | None = None) -> keras.Layer:
-        return keras.layers.Dense(size, activation, kernel_initializer=keras.initializers.Orthogonal(gain))
-
     layers = [keras.Input(input_shape), *first_layers]
-    if len(input_shape) > 1:
+    if len(input_shape) > 1 or output_size is None:  # without an output layer there must be some layer
         layers.append(keras.layers.Flatten())
-    layers += [dense(size, math.sqrt(2.0), "tanh") for size in hidden_sizes]
-    layers += [dense(output_size, output_gain), *last_layers]
-    return keras.Sequential(layers, name=name)
+    layers += [keras.layers.Dense(size, "tanh", **orthogonal(math.sqrt(2.0))) for size in hidden_sizes]
+    if output_size is not None:
+        layers.append(keras.layers.Dense(output_size, **orthogonal(output_gain)))
+    return keras.Sequential([*layers, *last_layers], name=name)
+
+
+def orthogonal(gain: float) -> dict[str, keras.Initializer]:
+    """Return the option of a layer that makes its initial weights orthogonal."""
+    return {"kernel_initializer": keras.initializers.Orthogonal(gain)}
 
 
 def cnn(
@@ -75,6 +79,10 @@ def cnn(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
+    orthogonal_weights: bool = False,
+    output_gain: float = 1.0,
+    first_layers: Sequence[keras.Layer] = (),
+    last_layers: Sequence[keras.Layer] = (),
     name: str | None = None,
 ) -> keras.Sequential:
     """Build a convolutional network (batch, *input_shape) -> (batch, output_size) with a linear output.
@@ -87,6 +95,8 @@ def cnn(
             pixels from 0 to 255, which the model scales itself.
         hidden_sizes: units of each dense layer after the convolutions.
         output_size: units of the output layer; None leaves it out.
+        orthogonal_weights: initialize as `tanh_mlp` does, instead of by Keras' default.
+        output_gain, first_layers, last_layers: as for `tanh_mlp`; the gain needs `orthogonal_weights`.
         name: name of the model.
 
     Raises:
@@ -97,18 +107,22 @@ def cnn(
         raise UserError(
             f"--network cnn needs images of 3 × 3 pixels or more, and these have {height} × {width}"
         )
-    layers = [keras.Input(input_shape)]
+
+    def weights(gain: float) -> dict[str, keras.Initializer]:
+        return orthogonal(gain) if orthogonal_weights else {}
+
+    layers = [keras.Input(input_shape), *first_layers]
     if frames:  # the frames become channels
         layers.append(keras.layers.Permute((2, 3, 1, 4)))
         layers.append(keras.layers.Reshape((height, width, frames[0] * channels)))
     layers.append(keras.layers.Rescaling(1 / 255))
     kinds = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(height, width) >= 36 else [(16, 3, 1)]
-    layers += [keras.layers.Conv2D(*kind, activation="relu") for kind in kinds]
+    layers += [keras.layers.Conv2D(*kind, activation="relu", **weights(math.sqrt(2.0))) for kind in kinds]
     layers.append(keras.layers.Flatten())
-    layers += [keras.layers.Dense(size, "relu") for size in hidden_sizes]
+    layers += [keras.layers.Dense(size, "relu", **weights(math.sqrt(2.0))) for size in hidden_sizes]
     if output_size is not None:
-        layers.append(keras.layers.Dense(output_size))
-    return keras.Sequential(layers, name=name)
+        layers.append(keras.layers.Dense(output_size, **weights(output_gain)))
+    return keras.Sequential([*layers, *last_layers], name=name)
 
 
 def lstm(
@@ -143,6 +157,20 @@ def lstm(
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
+
+
+def orthogonal_network(
+    network: str, first_layers: Sequence[keras.Layer] = ()
+) -> Callable[..., keras.Sequential]:
+    """Return the builder that policy-gradient scripts use for a kind of network: `tanh_mlp` or `cnn`."""
+    options = {"first_layers": first_layers} | ({"orthogonal_weights": True} if network == "cnn" else {})
+    return functools.partial(cnn if network == "cnn" else tanh_mlp, **options)
+
+
+def chain(first: keras.Sequential, second: keras.Sequential, *, name: str | None = None) -> keras.Sequential:
+    """Return the network that applies one network after another. It has the layers of both, not copies."""
+    layers = [*first.layers, *second.layers]
+    return keras.Sequential([keras.Input(first.input_shape[1:]), *layers], name=name)
 
 
 def copy_network(network: keras.Sequential) -> keras.Sequential:

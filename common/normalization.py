@@ -1,5 +1,6 @@
 """Running statistics: of observations, inside the model, and of the discounted return."""
 
+from common.errors import UserError
 from common.quiet import without_noise
 
 with without_noise():
@@ -40,20 +41,25 @@ class ObservationNormalizer(tf.Module):
     file, and changes only in `update`.
 
     Args:
-        shape: shape of one observation.
+        shape: shape of one observation, (n,) or (frame_stack, n). Frames share the statistics of n numbers.
+
+    Raises:
+        UserError: for images.
     """
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
+        if len(shape) > 2:
+            raise UserError("--normalize-observations is for vectors: --network cnn scales pixels itself")
         self.layer = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-8, trainable=False, name="observation_normalizer"
         )
         self.layer.build((None, *shape))
-        self.moments = RunningMoments(shape)
+        self.moments = RunningMoments(shape[-1:])
 
     def update(self, observations: tf.Tensor) -> None:
         """Add observations (batch, *shape) to the statistics."""
-        self.moments.update(observations)
+        self.moments.update(tf.reshape(observations, (-1, observations.shape[-1])))
         self.layer.moving_mean.assign(self.moments.mean)
         self.layer.moving_variance.assign(self.moments.variance)
 

@@ -26,19 +26,26 @@ def fast_copy(model: keras.Model) -> "NumpyNetwork | CompiledNetwork":
 
 
 class CompiledNetwork:
-    """A model of any layers as one compiled call, with the interface of `NumpyNetwork`."""
+    """A model of any layers as one compiled call, with the interface of `NumpyNetwork`.
+
+    Pixels are handed over as they are, uint8: the model converts them.
+    """
 
     def __init__(self, model: keras.Model):
-        signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        call = tf.function(lambda inputs: model(inputs), input_signature=[signature])
-        self._call = call.get_concrete_function()  # TensorFlow warns if many tf.functions trace at a call
+        self._model = model
+        self._calls: dict[tf.DType, Callable[[tf.Tensor], tf.Tensor]] = {}  # by dtype of the inputs
 
     def refresh(self) -> None:
         """Do nothing: the weights are the model's own."""
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the outputs (batch, output_size), float32, for inputs (batch, *input_shape)."""
-        return self._call(tf.constant(np.asarray(inputs, np.float32))).numpy()
+        dtype = tf.uint8 if inputs.dtype == np.uint8 else tf.float32
+        if dtype not in self._calls:
+            signature = tf.TensorSpec((None, *self._model.input_shape[1:]), dtype)
+            call = tf.function(lambda inputs: self._model(inputs), input_signature=[signature])
+            self._calls[dtype] = call.get_concrete_function()  # TensorFlow warns if a call traces too often
+        return self._calls[dtype](tf.constant(inputs, dtype)).numpy()
 
 
 class NumpyNetwork:

@@ -13,26 +13,36 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
 Key idea: learn from each rollout for several epochs of minibatches. The clipped objective (4) gains nothing
 from moving the ratio (3) out of 1 ± ε, so that the policy stays close to the one that sampled the rollout.
 
-Differences from the paper: actor and critic share no layers; details of the authors' code that the paper
-does not mention, such as normalized advantages and orthogonal weights (README.md lists them).
+Differences from the paper: a constant clip range; details of the authors' code that the paper does not
+mention, such as normalized advantages and orthogonal weights (README.md lists them).
 
 Run: python ppo/ppo.py                                               Parent: diff a2c/a2c.py ppo/ppo.py
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from common.cli import main
 from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.errors import UserError
 from common.evaluation import play_episodes
-from common.networks import tanh_mlp
+from common.networks import chain, orthogonal_network, tanh_mlp
 from common.normalization import ObservationNormalizer, RewardScaler
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
-from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten, shuffled_minibatches
+from common.rollout import (
+    Images,
+    Rollout,
+    RolloutBuffer,
+    assemble,
+    explained_variance,
+    flatten,
+    outputs_of,
+    shuffled_minibatches,
+    take,
+)
 from common.run import Result, Run
 import gymnasium as gym
 import keras
@@ -86,14 +96,22 @@ class Config(RunConfig):
     """Divide rewards by the running standard deviation of the discounted return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
+    network: Literal["mlp", "cnn"] = "mlp"
+    """Networks of actor and critic: mlp for vectors, cnn for images (A3C, TRPO, and PPO for Atari)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
+    frame_stack: PositiveInt = 1
+    """Number of last observations that form a state (A3C, TRPO, and PPO for Atari: 4)."""
+    clip_rewards: bool = False
+    """Learn from the sign of the reward (A3C and PPO for Atari)."""
+    terminal_on_life_loss: bool = False
+    """In ALE games, treat the loss of a life as termination during training (DQN; PPO for Atari)."""
 
 
 class Batch(NamedTuple):
     """The steps of a rollout with their advantages and returns, (batch_size, ...)."""
 
-    observations: tf.Tensor
+    observations: tf.Tensor | Images
     actions: tf.Tensor
     advantages: tf.Tensor
     returns: tf.Tensor
@@ -110,22 +128,26 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
         first_layers = [self.normalizer.layer] if self.normalizer else []
+        build_network = orthogonal_network(config.network, first_layers)
+        # actor and critic share all hidden layers of a cnn, as A3C does; of an mlp, only the normalizer
+        shared, own = (hidden_sizes, ()) if config.network == "cnn" else ((), hidden_sizes)
+        self.trunk = build_network(shape, shared, None, name="trunk")
         self.policy = make_policy(
-            observation_space, action_space, hidden_sizes, config.initial_log_std, first_layers=first_layers
+            observation_space, action_space, own, config.initial_log_std, trunk=self.trunk
         )
-        self.critic = tanh_mlp(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.critic = tanh_mlp(self.trunk.output_shape[1:], own, 1, name="critic")
         self.parameters = [*self.policy.parameters, *self.critic.trainable_variables]
         self.optimizer = keras.optimizers.Adam(
             epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm
         )
         self.optimizer.build(self.parameters)
         self.rng = np.random.default_rng([config.seed, 2])
+        self.update = tf.function(self.update, jit_compile=config.network != "cnn")  # XLA slows CNNs
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Sample actions (num_envs, ...) for observations (num_envs, ...), not clipped to their bounds."""
         return self.policy.sample(observations, self.rng)
 
-    @tf.function(jit_compile=True)
     def update(
         self, rollout: Rollout, minibatches: tf.Tensor, learning_rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -138,7 +160,7 @@ class Agent(tf.Module):
         batch = self.make_batch(rollout)
         metrics = dict.fromkeys(METRICS, 0.0)
         for rows in minibatches:
-            metrics = self.learn(Batch(*(tf.gather(field, rows) for field in batch)))
+            metrics = self.learn(Batch(*(take(field, rows) for field in batch)))
             if self.config.target_kl is not None and metrics["approx_kl"] > self.config.target_kl:
                 break
         if self.normalizer:  # last: the rollout was sampled with the previous statistics
@@ -149,19 +171,19 @@ class Agent(tf.Module):
     def make_batch(self, rollout: Rollout) -> Batch:
         """Flatten a rollout to (batch_size, ...) and compute its advantages and returns."""
         shape = rollout.rewards.shape
-        observations = tf.cast(flatten(rollout.observations), tf.float32)
-        next_observations = tf.cast(flatten(rollout.next_observations), tf.float32)
         not_terminated = 1.0 - tf.cast(rollout.terminated, tf.float32)
         dones = rollout.terminated | rollout.truncated
         rewards = self.reward_scaler(rollout.rewards, dones) if self.reward_scaler else rollout.rewards
 
-        values = tf.reshape(self.critic(observations), shape)
-        next_values = tf.reshape(self.critic(next_observations), shape)
+        features = outputs_of(self.trunk, rollout.observations)
+        next_features = outputs_of(self.trunk, rollout.next_observations)
+        values = tf.reshape(self.critic(features), shape)
+        next_values = tf.reshape(self.critic(next_features), shape)
         deltas = rewards + self.config.gamma * not_terminated * next_values - values  # (1)
         advantages = self.gae(deltas, 1.0 - tf.cast(dones, tf.float32))
         returns = advantages + values
-        actions = flatten(rollout.actions)
-        log_probs = self.policy(observations).log_prob(actions)  # of θ_old
+        observations, actions = flatten(rollout.observations), flatten(rollout.actions)
+        log_probs = self.policy(features).log_prob(actions)  # of θ_old
         return Batch(observations, actions, flatten(advantages), flatten(returns), log_probs)
 
     def gae(self, deltas: tf.Tensor, not_done: tf.Tensor) -> tf.Tensor:
@@ -181,13 +203,14 @@ class Agent(tf.Module):
             advantages -= tf.reduce_mean(advantages)
             advantages /= tf.math.reduce_std(advantages) + 1e-8
         with tf.GradientTape() as tape:
-            pi = self.policy(batch.observations)
+            features = self.trunk(assemble(batch.observations))
+            pi = self.policy(features)
             log_ratio = pi.log_prob(batch.actions) - batch.log_probs
             ratio = tf.exp(log_ratio)  # (3)
             clipped_ratio = tf.clip_by_value(ratio, 1.0 - config.clip_range, 1.0 + config.clip_range)
             policy_loss = -tf.reduce_mean(tf.minimum(ratio * advantages, clipped_ratio * advantages))  # (4)
             entropy = tf.reduce_mean(pi.entropy())
-            values = self.critic(batch.observations)[:, 0]
+            values = self.critic(features)[:, 0]
             value_loss = 0.5 * tf.reduce_mean(tf.square(batch.returns - values))
             loss = policy_loss + config.value_coefficient * value_loss
             loss -= config.entropy_coefficient * entropy  # (5)
@@ -212,7 +235,7 @@ def train(config: Config) -> Result:
     envs = make_envs(config, gym.spaces.Discrete, gym.spaces.Box)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
-    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
+    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces, frame_stack=config.frame_stack)
     run.checkpoint(agent=agent, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)
@@ -234,7 +257,7 @@ def train(config: Config) -> Result:
         run.evaluate(evaluate, agent.policy.network)
 
     envs.close()
-    return run.finish(evaluate, actor=agent.policy.network, critic=agent.critic)
+    return run.finish(evaluate, actor=agent.policy.network, critic=chain(agent.trunk, agent.critic))
 
 
 def evaluate(model: keras.Model, config: Config, folder: Path | None = None) -> np.ndarray:

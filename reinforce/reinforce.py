@@ -23,18 +23,18 @@ Run: python reinforce/reinforce.py                    Next: diff reinforce/reinf
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from common.cli import main
 from common.distributions import make_policy
 from common.envs import make_envs
-from common.episode_buffer import Episode, EpisodeBuffer
+from common.episode_buffer import Episode, EpisodeBuffer, join_observations
 from common.evaluation import play_episodes
-from common.networks import tanh_mlp
+from common.networks import orthogonal_network
 from common.normalization import ObservationNormalizer, RunningMoments
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
-from common.rollout import explained_variance
+from common.rollout import Images, assemble, explained_variance
 from common.run import Result, Run
 import gymnasium as gym
 import keras
@@ -72,14 +72,22 @@ class Config(RunConfig):
     """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
+    network: Literal["mlp", "cnn"] = "mlp"
+    """Networks of actor and critic: mlp for vectors, cnn for images (A3C, TRPO, and PPO for Atari)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
+    frame_stack: PositiveInt = 1
+    """Number of last observations that form a state (A3C, TRPO, and PPO for Atari: 4)."""
+    clip_rewards: bool = False
+    """Learn from the sign of the reward (A3C and PPO for Atari)."""
+    terminal_on_life_loss: bool = False
+    """In ALE games, treat the loss of a life as termination during training (DQN; PPO for Atari)."""
 
 
 class Batch(NamedTuple):
     """The steps of finished episodes with their returns, (batch_size, ...)."""
 
-    observations: tf.Tensor
+    observations: tf.Tensor | Images
     actions: tf.Tensor
     returns: tf.Tensor
 
@@ -94,10 +102,11 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.return_moments = RunningMoments()
         first_layers = [self.normalizer.layer] if self.normalizer else []
+        build_network = orthogonal_network(config.network, first_layers)
         self.policy = make_policy(
-            observation_space, action_space, hidden_sizes, config.initial_log_std, first_layers=first_layers
+            observation_space, action_space, hidden_sizes, config.initial_log_std, build_network
         )
-        self.critic = tanh_mlp(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.critic = build_network(shape, hidden_sizes, 1, name="critic")
         self.parameters = [*self.policy.parameters, *self.critic.trainable_variables]
         self.optimizer = keras.optimizers.Adam()
         self.optimizer.build(self.parameters)
@@ -110,17 +119,17 @@ class Agent(tf.Module):
     @tf.function(reduce_retracing=True)
     def update(self, batch: Batch, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
         """Take one gradient step on a batch (batch_size, ...)."""
-        config = self.config
+        config, observations = self.config, assemble(batch.observations)
         self.optimizer.learning_rate.assign(learning_rate)
         self.return_moments.update(batch.returns)
         returns = batch.returns / (tf.sqrt(self.return_moments.variance) + 1e-8)
         with tf.GradientTape() as tape:
-            values = self.critic(batch.observations)[:, 0]
+            values = self.critic(observations)[:, 0]
             advantages = returns - config.baseline * tf.stop_gradient(values)  # (2)
             if config.normalize_advantages:
                 advantages -= tf.reduce_mean(advantages)
                 advantages /= tf.math.reduce_std(advantages) + 1e-8
-            pi = self.policy(batch.observations)
+            pi = self.policy(observations)
             policy_loss = -tf.reduce_mean(advantages * pi.log_prob(batch.actions))  # (3)
             entropy = tf.reduce_mean(pi.entropy())
             value_loss = 0.5 * tf.reduce_mean(tf.square(returns - values))
@@ -129,7 +138,7 @@ class Agent(tf.Module):
         gradients = tape.gradient(loss, self.parameters)
         self.optimizer.apply(gradients)
         if self.normalizer:  # last: the episodes were sampled with the previous statistics
-            self.normalizer.update(batch.observations)
+            self.normalizer.update(observations)
         return {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
@@ -142,8 +151,8 @@ class Agent(tf.Module):
 def make_batch(episodes: list[Episode], gamma: float) -> Batch:
     """Join episodes to a batch (batch_size, ...)."""
     returns = [returns_to_go(episode.rewards, gamma) for episode in episodes]
-    observations, actions, _ = zip(*episodes)
-    return Batch(*map(np.concatenate, (observations, actions, returns)))
+    actions = [episode.actions for episode in episodes]
+    return Batch(join_observations(episodes), np.concatenate(actions), np.concatenate(returns))
 
 
 def returns_to_go(rewards: np.ndarray, gamma: float) -> np.ndarray:
@@ -160,7 +169,7 @@ def train(config: Config) -> Result:
     envs = make_envs(config, gym.spaces.Discrete, gym.spaces.Box)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
-    buffer = EpisodeBuffer(config.num_envs, *spaces)
+    buffer = EpisodeBuffer(config.num_envs, *spaces, frame_stack=config.frame_stack)
     run.checkpoint(agent=agent, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)

@@ -74,3 +74,24 @@ def test_save_and_load_keep_numbers_and_frames(tmp_path):
         np.testing.assert_array_equal(other.take(kept), ring.take(kept))
         with np.load(tmp_path / "frames.npz") as file:
             np.testing.assert_array_equal(file["frames"], kept)  # the frame of number k holds k
+
+
+def test_a_stack_that_goes_on_after_the_loss_of_a_life_shares_its_frames():
+    ring = FrameRing(100, 3, (1,), np.uint8)
+    ring.add(stack(1, 2, 3), stack(2, 3, 4))
+    numbers, next_numbers = ring.add(stack(3, 4, 5), stack(4, 5, 6))
+    np.testing.assert_array_equal(numbers, [[2, 3, 4]])
+    np.testing.assert_array_equal(next_numbers, [[3, 4, 5]])
+    assert ring.written == 6
+
+
+def test_a_ring_that_grows_forgets_nothing_until_it_is_cleared():
+    ring = FrameRing(2, 1, (1,), np.uint8, grows=True)
+    for k in range(100):
+        np.testing.assert_array_equal(ring.add_one(np.array([k], np.uint8)), [k])
+    np.testing.assert_array_equal(ring.stored[:, 0], np.arange(100))
+    assert ring.nbytes == 100
+    ring.clear()
+    assert ring.written == ring.nbytes == 0
+    np.testing.assert_array_equal(ring.add_one(np.array([7], np.uint8)), [0])
+    np.testing.assert_array_equal(ring.stored, [[7]])

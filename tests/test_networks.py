@@ -3,7 +3,7 @@
 import math
 
 from common.errors import UserError
-from common.networks import cnn, copy_network, lstm, mlp, tanh_mlp
+from common.networks import chain, cnn, copy_network, lstm, mlp, orthogonal_network, tanh_mlp
 import keras
 import numpy as np
 import pytest
@@ -86,6 +86,37 @@ def test_cnn_has_the_layers_of_the_papers(shape, kernels):
     )
     assert model.output_shape == (None, 5)
     assert cnn(shape, (512,), None).output_shape == (None, 512)
+
+
+def test_an_orthogonal_cnn():
+    """Wᵀ W = gain² I for the weights of each output, or W Wᵀ where there are more outputs than inputs."""
+    last = keras.layers.Rescaling(2.0)
+    model = orthogonal_network("cnn")((10, 10, 4), (32,), 3, output_gain=0.01, last_layers=[last])
+    kernels, biases = model.get_weights()[::2], model.get_weights()[1::2]
+    assert [kernel.shape for kernel in kernels] == [(3, 3, 4, 16), (1024, 32), (32, 3)]
+    for kernel, gain in zip(kernels, (math.sqrt(2.0), math.sqrt(2.0), 0.01)):
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        identity = np.eye(kernel.shape[1])
+        np.testing.assert_allclose(kernel.T @ kernel, gain**2 * identity, atol=1e-5 * gain**2)
+    assert not any(bias.any() for bias in biases) and model.layers[-1] is last
+
+
+def test_orthogonal_networks_have_their_first_layers():
+    first = keras.layers.Rescaling(2.0)
+    model = orthogonal_network("mlp", [first])((3,), (4,), 2)
+    assert model.layers[0] is first and model.layers[1].activation.__name__ == "tanh"
+    trunk = orthogonal_network("mlp", [first])((2, 3), (), None)
+    np.testing.assert_array_equal(trunk(np.ones((1, 2, 3), np.float32)), np.full((1, 6), 2.0))
+
+
+def test_a_chain_has_the_layers_of_both_networks():
+    first, second = cnn((10, 10, 4), (8,), None), tanh_mlp((8,), (), 2)
+    images = np.random.default_rng(0).integers(256, size=(3, 10, 10, 4)).astype(np.uint8)
+    both = chain(first, second, name="both")
+    np.testing.assert_allclose(both(images), second(first(images)), rtol=1e-5)
+    first.layers[-1].bias.assign_add(np.ones(8, np.float32))
+    np.testing.assert_allclose(both(images), second(first(images)), rtol=1e-5)
+    assert both.name == "both" and both.input_shape == first.input_shape
 
 
 def test_cnn_needs_three_pixels():

@@ -116,6 +116,17 @@ def test_compiled_acting_traces_once():
     assert model.call_count == 1
 
 
+def test_compiled_acting_takes_pixels_as_they_are():
+    """One trace for uint8, one for float32."""
+    network = NETWORKS["cnn"]((10, 10, 4), (8,), 3)
+    model = Mock(wraps=network, input_shape=(None, 10, 10, 4))
+    fast = CompiledNetwork(model)
+    images = np.random.default_rng(0).integers(256, size=(5, 10, 10, 4)).astype(np.uint8)
+    for inputs in (images, images[:2], images.astype(np.float32)):
+        np.testing.assert_allclose(fast(inputs), network(inputs), rtol=1e-4, atol=1e-5)
+    assert [call.args[0].dtype for call in model.call_args_list] == ["uint8", "float32"]
+
+
 def test_numpy_copy_of_a_chain_in_a_chain():
     inner = mlp((8,), (6,), 2)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), inner])

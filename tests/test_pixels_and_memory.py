@@ -120,8 +120,8 @@ def test_a_network_that_cannot_read_the_environment_is_one_line(options, words, 
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("script", ["dqn", "ppo"])
+@pytest.mark.parametrize("script", ["dqn", "ppo", "ddpg"])
 def test_images_without_a_convolutional_network_are_one_line(script, tmp_path):
     line = error_line(run_script(tmp_path, script, "--env-id", "tests.environments:Picture-v0"))
-    assert "--network cnn --frame-stack 4" in line and "dqn/dqn.py" in line
+    assert "--network cnn --frame-stack 4" in line and "ppo/ppo.py" in line
     assert not (tmp_path / "runs").exists()

@@ -41,7 +41,8 @@ def variants(script, config_class):
         short |= {"batch_size": 20} if script == "reinforce" else {"num_steps": 32}
         if hasattr(config_class, "num_epochs"):
             short |= {"num_epochs": 1, "num_minibatches": 1}
-        return [
+        image = {"env_id": "tests.environments:Image-v0", "network": "cnn", "frame_stack": 2}
+        return [short | image] + [
             short | {"env_id": env_id, "normalize_observations": normalize}
             for env_id in ("CartPole-v1", BOX)
             for normalize in (False, True)

@@ -29,18 +29,26 @@ Run: python trpo/trpo.py                                           Parent: diff 
 from dataclasses import dataclass
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from common.cli import main
 from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.errors import UserError
 from common.evaluation import play_episodes
-from common.networks import tanh_mlp
+from common.networks import orthogonal_network
 from common.normalization import ObservationNormalizer, RewardScaler
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveFraction, PositiveInt, RunConfig
-from common.rollout import Rollout, RolloutBuffer, explained_variance, flatten, shuffled_minibatches
+from common.rollout import (
+    Rollout,
+    RolloutBuffer,
+    assemble,
+    explained_variance,
+    flatten,
+    outputs_of,
+    shuffled_minibatches,
+)
 from common.run import Result, Run
 import gymnasium as gym
 import keras
@@ -96,8 +104,16 @@ class Config(RunConfig):
     """Divide rewards by the running standard deviation of the discounted return (PPO for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
+    network: Literal["mlp", "cnn"] = "mlp"
+    """Networks of actor and critic: mlp for vectors, cnn for images (A3C, TRPO, and PPO for Atari)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
+    frame_stack: PositiveInt = 1
+    """Number of last observations that form a state (A3C, TRPO, and PPO for Atari: 4)."""
+    clip_rewards: bool = False
+    """Learn from the sign of the reward (A3C and PPO for Atari)."""
+    terminal_on_life_loss: bool = False
+    """In ALE games, treat the loss of a life as termination during training (DQN; PPO for Atari)."""
 
 
 class Batch(NamedTuple):
@@ -120,21 +136,22 @@ class Agent(tf.Module):
         self.normalizer = ObservationNormalizer(shape) if config.normalize_observations else None
         self.reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
         first_layers = [self.normalizer.layer] if self.normalizer else []
+        build_network = orthogonal_network(config.network, first_layers)
         self.policy = make_policy(
-            observation_space, action_space, hidden_sizes, config.initial_log_std, first_layers=first_layers
+            observation_space, action_space, hidden_sizes, config.initial_log_std, build_network
         )
-        self.critic = tanh_mlp(shape, hidden_sizes, 1, first_layers=first_layers, name="critic")
+        self.critic = build_network(shape, hidden_sizes, 1, name="critic")
         self.optimizer = keras.optimizers.Adam(
             epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm
         )
         self.optimizer.build(self.critic.trainable_variables)
         self.rng = np.random.default_rng([config.seed, 2])
+        self.update = tf.function(self.update, jit_compile=config.network != "cnn")  # XLA slows CNNs
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Sample actions (num_envs, ...) for observations (num_envs, ...), not clipped to their bounds."""
         return self.policy.sample(observations, self.rng)
 
-    @tf.function(jit_compile=True)
     def update(
         self, rollout: Rollout, minibatches: tf.Tensor, learning_rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -157,18 +174,16 @@ class Agent(tf.Module):
     def make_batch(self, rollout: Rollout) -> Batch:
         """Flatten a rollout to (batch_size, ...) and compute its advantages and returns."""
         shape = rollout.rewards.shape
-        observations = tf.cast(flatten(rollout.observations), tf.float32)
-        next_observations = tf.cast(flatten(rollout.next_observations), tf.float32)
         not_terminated = 1.0 - tf.cast(rollout.terminated, tf.float32)
         dones = rollout.terminated | rollout.truncated
         rewards = self.reward_scaler(rollout.rewards, dones) if self.reward_scaler else rollout.rewards
 
-        values = tf.reshape(self.critic(observations), shape)
-        next_values = tf.reshape(self.critic(next_observations), shape)
+        values = tf.reshape(outputs_of(self.critic, rollout.observations), shape)
+        next_values = tf.reshape(outputs_of(self.critic, rollout.next_observations), shape)
         deltas = rewards + self.config.gamma * not_terminated * next_values - values  # (1)
         advantages = self.gae(deltas, 1.0 - tf.cast(dones, tf.float32))
         returns = advantages + values
-        actions = flatten(rollout.actions)
+        observations, actions = assemble(flatten(rollout.observations)), flatten(rollout.actions)
         log_probs = self.policy(observations).log_prob(actions)  # of θ_old
         return Batch(observations, actions, flatten(advantages), flatten(returns), log_probs)
 
@@ -285,7 +300,7 @@ def train(config: Config) -> Result:
     envs = make_envs(config, gym.spaces.Discrete, gym.spaces.Box)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(*spaces, config)
-    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces)
+    buffer = RolloutBuffer(config.num_steps, config.num_envs, *spaces, frame_stack=config.frame_stack)
     run.checkpoint(agent=agent, rng=agent.rng)
 
     observations, _ = envs.reset(seed=run.env_seeds)
