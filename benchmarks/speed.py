@@ -172,7 +172,9 @@ def pairs(options: Options) -> None:
 def num_envs(options: Options) -> None:
     """Write num_envs.csv: steps per second for each number of environments."""
     pairs = select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
-    for pair in {(pair.script, pair.env_id): pair for pair in pairs}.values():  # the last has most environments
+    for pair in {
+        (pair.script, pair.env_id): pair for pair in pairs
+    }.values():  # the last has most environments
         for executor in options.executors or ("sync",):
             repeats = [(executor, count, repeat) for count in NUM_ENVS for repeat in range(options.repeats)]
             rows = [undisturbed(measure_num_envs, pair, *repeat, options=options) for repeat in repeats]

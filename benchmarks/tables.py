@@ -196,12 +196,13 @@ def learning_table(results: Path, script: str = "") -> str:
 def mujoco_table(results: Path, script: str = "") -> str:
     """The MuJoCo tasks, task by task: the final return of each script and the one at `HALFWAY` steps."""
     published = published_returns()
-    rows, used = [], []
+    rows, used, notes = [], [], []
     tasks = [task for task in TASKS if task.is_mujoco and script in ("", task.script)]
     for task in sorted(tasks, key=lambda task: (task.env_id, list(SCRIPTS).index(task.script))):
         if (frame := runs(task, results)).empty:
             continue
         used.append(frame)
+        notes += [f"{SCRIPTS[task.script].name} on {task.env_id}: {task.note}"] if task.note else []
         source = best_published(task, published)
         version = re.match(r"on (\S+-v\d)", str(published["note"].get((task.script, task.env_id), "")))
         rows.append(
@@ -216,7 +217,7 @@ def mujoco_table(results: Path, script: str = "") -> str:
                 "best published": source[:-1] + f", {version[1]})" if version else source,
             }
         )
-    return markdown(rows) + origin(used)
+    return "\n\n".join([markdown(rows), *notes]) + origin(used)
 
 
 def at_halfway(task: Task, frame: pd.DataFrame, results: Path) -> str:
