@@ -142,10 +142,14 @@ def draw_num_envs(results: Path) -> Figure | None:
         return None
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.subplots()
+    envs = list(frame["env_id"].unique())
     for (script, env_id, executor), group in frame.groupby(["script", "env_id", "executor"], sort=False):
         speeds = group.groupby("num_envs")["steps_per_second"].median()
-        name = label(script, env_id, executor=executor)
-        axes.plot(speeds.index, speeds, marker=MARKERS[executor], label=name, **look(script))
+        style = look(script) | {
+            "linestyle": LINES[envs.index(env_id) % len(LINES)],
+            "marker": MARKERS[executor],
+        }
+        axes.plot(speeds.index, speeds, label=label(script, env_id, executor=executor), **style)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(set(frame["num_envs"])))
     axes.xaxis.set_major_formatter("{x:.0f}")
