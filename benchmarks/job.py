@@ -68,7 +68,6 @@ def run_script(
             process = subprocess.Popen(command, cwd=ROOT, env=environment(threads), **streams)
             timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
             timer.daemon = True
-            timer.start()
             run_folder = None
 
             def read() -> None:
@@ -82,6 +81,7 @@ def run_script(
 
             reader = threading.Thread(target=read, daemon=True)
             try:
+                timer.start()
                 reader.start()
                 while reader.is_alive():  # no wait for the next line: Ray could not interrupt that
                     reader.join(0.5)
@@ -89,6 +89,7 @@ def run_script(
             finally:
                 timer.cancel()
                 process.kill()  # no effect once it has ended
+                process.wait()
             outcome.whole_seconds = time.perf_counter() - started
             errors.seek(0)
             lines = [line.strip() for line in errors.read().replace("\r", "\n").splitlines() if line.strip()]

@@ -81,10 +81,11 @@ def on_ray(
             if running:
                 watch()
     except BaseException:
-        for future in running:
-            ray.cancel(future)  # KeyboardInterrupt in the worker, which ends its script
-        if running:
-            ray.wait(running, num_returns=len(running), timeout=30)
+        deadline = time.monotonic() + 30.0
+        while running and time.monotonic() < deadline:
+            for future in running:
+                ray.cancel(future)  # KeyboardInterrupt in the worker, which ends its script
+            _, running = ray.wait(running, num_returns=len(running), timeout=2.0)
         raise
 
 
