@@ -387,3 +387,14 @@ def test_stacks_of_vectors_share_the_statistics_of_their_numbers(script, module,
 def test_options_that_do_not_fit_are_one_line(options, words, tmp_path):
     assert words in error_line(run_script(tmp_path, "a2c", *options.split()))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "dqn", "double_dqn", "dueling_dqn"])
+def test_xla_compiles_the_updates_of_vectors_and_not_those_of_images(script):
+    """XLA makes convolutions on a CPU more than ten times slower."""
+    module = importlib.import_module(f"{script}.{script}")
+    for network, shape in (("mlp", (4,)), ("cnn", (5, 5, 1))):
+        config = module.Config(network=network, hidden_sizes=(4,))
+        agent = module.Agent(gym.spaces.Box(0, 255, shape, np.uint8), ACTIONS, config)
+        compiled = network == "mlp" and script != "reinforce"  # whose batches change their length
+        assert bool(agent.update._jit_compile) == compiled
