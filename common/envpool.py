@@ -70,7 +70,7 @@ class EnvPool(gym.vector.VectorEnv):
             self._pool = _quietly(
                 self._envpool.make_gymnasium, self.task, seed=seeds & MAX_INT32, **self.options
             )
-        return self._restart(self._all), {}
+        return _quietly(self._restart, self._all), {}
 
     def step(self, actions: np.ndarray):
         """Step every environment; `infos` has "final_obs" and "episode" if episodes have ended."""

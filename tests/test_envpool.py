@@ -39,6 +39,14 @@ def walk(envs, num_steps, seed=0):
         observations = next_observations
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "HalfCheetah-v5"])
+def test_environments_are_made_and_stepped_without_a_warning(env_id):
+    envs = made(env_id)
+    assert len(list(walk(envs, 60))) == 60
+    envs.close()
+
+
 def acrobot(o):
     """Return the two angles and their speeds."""
     return np.array([np.arctan2(o[1], o[0]), np.arctan2(o[3], o[2]), o[4], o[5]])
