@@ -68,23 +68,15 @@ def run_script(
             process = subprocess.Popen(command, cwd=ROOT, env=environment(threads), **streams)
             timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
             timer.daemon = True
+            timer.start()
             run_folder = None
-
-            def read() -> None:
-                nonlocal run_folder
+            try:
                 for line in process.stdout:
                     if match := re.match(r"run folder: (.+)", line):
                         outcome.start_seconds = time.perf_counter() - started
                         run_folder = Path(match[1].strip())
                     elif match := re.match(r"evaluation: mean return (\S+) ± (\S+)", line):
                         outcome.evaluation = float(match[1]), float(match[2])
-
-            reader = threading.Thread(target=read, daemon=True)
-            try:
-                timer.start()
-                reader.start()
-                while reader.is_alive():  # no wait for the next line: Ray could not interrupt that
-                    reader.join(0.5)
                 outcome.returncode = process.wait()
             finally:
                 timer.cancel()

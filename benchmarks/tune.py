@@ -166,6 +166,7 @@ def tune(search: Search, chosen: Options, run_all: Callable) -> bool:
     path = chosen.results / "tune" / f"{search.name}.csv"
     pruner = studies.pruner(chosen.pruner, frequency)
     study = studies.open_study(search, storage, pruner, made_with, path.parent)
+    print(f"{search.name}: {chosen.trials} trials, evaluations every {frequency:,} steps", flush=True)
 
     def save() -> None:
         with records.locked(path.parent):

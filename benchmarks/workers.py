@@ -68,10 +68,18 @@ def on_ray(
     import ray
 
     @ray.remote(num_cpus=1, max_retries=retries)
-    def task(work: Any) -> Any:
-        return run(work)
+    def task(work: Any, stop: Any) -> Any:
+        def watch_driver() -> None:
+            if ray.get(stop.is_set.remote()):
+                raise InterruptedError("the run was ended")
 
-    futures = {task.remote(work): work for work in jobs}
+        watch_driver()
+        ((_, result),) = on_this_machine(run, [work], 1, watch_driver)
+        return result()
+
+    # a flag, because ray.cancel leaves some scripts running; it may have to move to another machine
+    stop = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Flag).remote()
+    futures = {task.remote(work, stop): work for work in jobs}
     running = list(futures)
     try:
         while running:
@@ -81,12 +89,25 @@ def on_ray(
             if running:
                 watch()
     except BaseException:
-        deadline = time.monotonic() + 30.0
-        while running and time.monotonic() < deadline:
-            for future in running:
-                ray.cancel(future)  # KeyboardInterrupt in the worker, which ends its script
-            _, running = ray.wait(running, num_returns=len(running), timeout=2.0)
+        stop.set.remote()
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=60.0)
         raise
+
+
+class Flag:
+    """Tells the tasks of `on_ray` to end, as an actor."""
+
+    def __init__(self) -> None:
+        self.value = False
+
+    def set(self) -> None:
+        """Set the flag."""
+        self.value = True
+
+    def is_set(self) -> bool:
+        """Whether the flag is set."""
+        return self.value
 
 
 @contextmanager

@@ -34,7 +34,8 @@ import tyro
 from benchmarks.records import ROOT
 from benchmarks.settings import SCRIPTS, read_toml
 
-LEFT_OUT = ("benchmarks", "cli", "fuzz_and_soak", "learning", "mutants", "options", "pages", "siblings")
+LEFT_OUT = ("benchmarks", "cli", "fuzz_and_soak", "learning", "mutants", "options", "pages")
+LEFT_OUT += ("siblings", "tune")
 LAST = ("evaluation", "run")  # they start processes
 FIRST = ("on_policy", "off_policy", "known_values", "schedules", "double_dqn", "ppo", "a2c")
 EXCHANGED = {
