@@ -81,7 +81,7 @@ def run_script(
             finally:
                 timer.cancel()
                 process.kill()  # no effect once it has ended
-                process.wait()
+                process.wait()  # or it would stay as a dead process until this one ends
             outcome.whole_seconds = time.perf_counter() - started
             errors.seek(0)
             lines = [line.strip() for line in errors.read().replace("\r", "\n").splitlines() if line.strip()]

@@ -83,7 +83,7 @@ def read(path: Path, scripts: tuple[str, ...], envs: tuple[str, ...], ranges: st
     if ranges and scripts and envs:
         tables = [(script, env_id, {"ranges": ranges}) for script in scripts for env_id in envs]
     elif ranges:
-        raise UserError(f"--ranges {ranges} needs --scripts and --envs: what shall it tune?")
+        raise UserError(f"--ranges {ranges} needs --scripts and --envs: name what to tune")
     else:
         tables = list(_selected(content, scripts, envs))
     if not tables:

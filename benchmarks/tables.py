@@ -72,6 +72,11 @@ def pair_label(pair: Any) -> str:
     return label(pair.script, pair.env_id, **how)
 
 
+def named(task: Task) -> str:
+    """Return a task in words, such as "PPO on CartPole-v1"."""
+    return f"{SCRIPTS[task.script].name} on {task.env_id}"
+
+
 def middle(values: pd.Series, decimals: int = 0) -> str:
     """Return the median, without missing values."""
     return f"{values.median():,.{decimals}f}" if values.notna().any() else "–"
@@ -162,16 +167,15 @@ def learning_table(results: Path, script: str = "") -> str:
         used.append(frame)
         commands.append(f"python {script}/{script}.py --env-id {task.env_id} {task.arguments}")
         returns = frame["evaluation_mean"]
-        where = f"{SCRIPTS[task.script].name} on {task.env_id}"
         if (task.script, task.env_id) in published.index:
             bar = published.loc[(task.script, task.env_id)]["mean"]
             if round(returns.mean(), 1) < round(bar, 1):
                 inside = (
                     "the interval ends below it" if interval(returns)[1] < bar else "the interval contains it"
                 )
-                below.setdefault("one seed" if len(returns) == 1 else inside, []).append(where)
+                below.setdefault("one seed" if len(returns) == 1 else inside, []).append(named(task))
         if task.note:
-            notes.append(f"{where}: {task.note}")
+            notes.append(f"{named(task)}: {task.note}")
         rows.append(
             {
                 "script and task": label(task.script, task.env_id),
@@ -202,7 +206,8 @@ def mujoco_table(results: Path, script: str = "") -> str:
         if (frame := runs(task, results)).empty:
             continue
         used.append(frame)
-        notes += [f"{SCRIPTS[task.script].name} on {task.env_id}: {task.note}"] if task.note else []
+        if task.note:
+            notes.append(f"{named(task)}: {task.note}")
         source = best_published(task, published)
         version = re.match(r"on (\S+-v\d)", str(published["note"].get((task.script, task.env_id), "")))
         rows.append(

@@ -110,7 +110,8 @@ def scripts_of(tmp_path):
     return [child for child in children if child.is_running() and str(tmp_path) in child.cwd()]
 
 
-def test_trials_begin_with_the_base_setting_and_each_has_a_row(tuned, tmp_path, capsys):
+def test_trials_begin_with_the_base_setting_and_each_has_a_row(tuned, next_settings, tmp_path, capsys):
+    next_settings(0.3, 0.4)  # random ones would have scores that differ when rounded twice
     rows = tuned(trials=3)
     assert [(row["trial"], row["state"]) for row in rows] == [(str(k), "complete") for k in range(3)]
     assert rows[0]["learning_rate"] == "0.2"  # the default of the script
