@@ -28,7 +28,8 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 import numpy as np
 
-VIEW_OPTIONS = ("network", "frame_stack", "bins")  # options of scripts that shape the observations
+# Options of scripts that shape the environment, in training and evaluation alike
+VIEW_OPTIONS = ("network", "frame_stack", "bins", "repeat_action_probability")
 EXTRAS = "pip install -r requirements-extras.txt"
 
 
@@ -39,6 +40,7 @@ def make_env(
     network: str = "mlp",
     frame_stack: int = 1,
     bins: Sequence[int] | None = None,
+    repeat_action_probability: float | None = None,
 ) -> gym.Env:
     """Create one environment with observations and actions as the scripts expect them.
 
@@ -52,11 +54,14 @@ def make_env(
         network: "cnn" keeps images as (height, width, channels), uint8.
         frame_stack: above 1, an observation is the last `frame_stack` ones along a new first axis.
         bins: turns the observation into one index, for a table: see `common.wrappers.discretize`.
+        repeat_action_probability: of an ALE game, which then ignores the action and repeats the one before;
+            None keeps the game's own, 0.25 in version 5.
 
     Raises:
-        UserError: for an unknown id, a missing package, or an observation space that no network here reads.
+        UserError: for an unknown id, a missing package, an observation space that no network here reads, or
+            `repeat_action_probability` for an environment that is no ALE game.
     """
-    env = _make(env_id, render_mode, atari=network == "cnn")
+    env = _make(env_id, render_mode, network == "cnn", repeat_action_probability)
     space = env.observation_space
     if not _is_flat(space):
         raise UserError(
@@ -143,7 +148,7 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
 
 
 def view_options(config: RunConfig) -> dict[str, Any]:
-    """Return those options of a script that shape its observations, for `make_env`."""
+    """Return those options of a script that shape the environment, for `make_env`."""
     return {name: getattr(config, name) for name in VIEW_OPTIONS if hasattr(config, name)}
 
 
@@ -179,8 +184,14 @@ def has_time_limit(env: gym.Env) -> bool:
     return spec.max_episode_steps is not None or "max_num_frames_per_episode" in spec.kwargs  # ALE's own
 
 
-def _make(env_id: str, render_mode: str | None, atari: bool) -> gym.Env:
-    options = {"render_mode": render_mode} if render_mode else {}  # not every environment knows it
+def _make(
+    env_id: str, render_mode: str | None, atari: bool, repeat_action_probability: float | None
+) -> gym.Env:
+    options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}  # not every one knows it
+    if repeat_action_probability is not None:
+        if not env_id.startswith("ALE/"):
+            raise UserError(f"--repeat-action-probability needs an ALE game, and {env_id} is none")
+        options["repeat_action_probability"] = repeat_action_probability
     try:
         with warnings.catch_warnings(record=True) as caught, without_noise():
             warnings.simplefilter("always")
