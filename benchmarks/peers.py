@@ -34,10 +34,10 @@ def main(task: dict) -> dict:
     """
     import numpy as np
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.noise import NormalActionNoise
-    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
 
     class Rows(BaseCallback):
         """Records the time every `row_steps` steps, and on request the episodes since the last row."""
@@ -61,21 +61,32 @@ def main(task: dict) -> dict:
                 self.ended = []
             return True
 
+    def create(num_envs, seed, kind=None):
+        """Create environments; ALE games get the preprocessing of DQN and no sticky actions."""
+        if not is_game:
+            return make_vec_env(task["env_id"], num_envs, seed=seed, vec_env_cls=kind)
+        importlib.import_module("ale_py")  # registers the games
+        game = {"frameskip": 1, "repeat_action_probability": 0.0}  # the preprocessing skips frames
+        env = make_atari_env(task["env_id"], num_envs, seed=seed, vec_env_cls=kind, env_kwargs=game)
+        return VecFrameStack(env, 4)
+
+    is_game = task["env_id"].startswith("ALE/")
     options = {name: schedule(value) for name, value in task["options"].items()}
     kind = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}[task["vec_env"]]
-    env = make_vec_env(task["env_id"], task["num_envs"], seed=task["seed"], vec_env_cls=kind)
+    env = create(task["num_envs"], task["seed"], kind)
     if "noise_std" in options:
         size = env.action_space.shape[-1]
         noise = NormalActionNoise(np.zeros(size), np.full(size, options.pop("noise_std")))
         options["action_noise"] = noise
     algorithm = getattr(importlib.import_module(MODULES[task["library"]]), task["algorithm"].upper())
-    model = algorithm("MlpPolicy", env, seed=task["seed"], device="cpu", verbose=0, **options)
+    policy = "CnnPolicy" if is_game else "MlpPolicy"
+    model = algorithm(policy, env, seed=task["seed"], device="cpu", verbose=0, **options)
     rows = Rows(task["row_steps"], task["eval_episodes"] > 0)
     start_seconds = time.time() - task["launched"]
     model.learn(task["total_timesteps"], callback=rows)
     evaluation = None
     if task["eval_episodes"]:
-        eval_env = make_vec_env(task["env_id"], n_envs=1, seed=task["seed"] + 2**20)
+        eval_env = create(1, task["seed"] + 2**20)
         returns, _ = evaluate_policy(model, eval_env, task["eval_episodes"], return_episode_rewards=True)
         evaluation = float(np.mean(returns)), float(np.std(returns))
     return {
