@@ -54,7 +54,7 @@ def make_env(
         network: "cnn" keeps images as (height, width, channels), uint8.
         frame_stack: above 1, an observation is the last `frame_stack` ones along a new first axis.
         bins: turns the observation into one index, for a table: see `common.wrappers.discretize`.
-        repeat_action_probability: of an ALE game, which then ignores the action and repeats the one before;
+        repeat_action_probability: chance that an ALE game ignores an action and repeats the one before;
             None keeps the game's own, 0.25 in version 5.
 
     Raises:

@@ -54,7 +54,9 @@ SHORT = {  # keeps a case short, unless it draws another value for the option
     "buffer_size": 200, "num_steps": 5, "num_epochs": 1, "num_minibatches": 2, "cg_iterations": 2,
 }
 NOT_DRAWN = ("env_id", "eager", "track", "wandb_project")  # drawn apart; in need of W&B
-RARE = ("executor", "capture_video", "render", "terminal_on_life_loss")  # slow, or nearly always refused
+RARE = (  # slow, or nearly always refused
+    "executor", "capture_video", "render", "terminal_on_life_loss", "repeat_action_probability",
+)
 LONG = ("total_timesteps", "cg_iterations", "line_search_steps")  # huge values are valid, and take years
 SIZES = (  # huge values take memory
     "num_envs", "eval_episodes", "hidden_sizes", "gradient_steps", "batch_size", "num_steps", "num_epochs",

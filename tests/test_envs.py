@@ -1,7 +1,14 @@
 """Environments: true next observations, seeds, spaces, and errors of one line."""
 
 from common import envs as envs_module
-from common.envs import finished_episodes, has_time_limit, make_env, make_envs, true_next_observations
+from common.envs import (
+    finished_episodes,
+    has_time_limit,
+    make_env,
+    make_envs,
+    true_next_observations,
+    view_options,
+)
 from common.errors import UserError
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
@@ -187,9 +194,10 @@ def test_frames_are_stacked_from_the_oldest_to_the_newest():
         ("CartPole-v1", {"network": "lstm"}, "give --frame-stack 2 or more"),
         ("NoSuch/Pong-v5", {"network": "cnn"}, "cannot create"),
         ("tests.environments:Picture-v0", {}, "--network cnn"),
+        ("CartPole-v1", {"repeat_action_probability": 0.0}, "probability needs an ALE game, and CartPole-v1"),
     ],
 )
-def test_a_network_that_cannot_read_the_observations_is_an_error_of_one_line(env_id, view, words):
+def test_a_view_that_an_environment_cannot_give_is_an_error_of_one_line(env_id, view, words):
     with pytest.raises(UserError, match=words) as error:
         make_env(env_id, **view)
     assert "\n" not in str(error.value)
@@ -211,6 +219,21 @@ def test_pong_is_preprocessed():
     assert observations.shape == (1, 4, 84, 84, 1) and observations.dtype == np.uint8
     next_observations, *_ = envs.step(np.zeros(1, int))
     np.testing.assert_array_equal(next_observations[:, :-1], observations[:, 1:])
+
+
+@pytest.mark.parametrize("chance", [None, 0.0, 0.1])
+def test_sticky_actions_are_those_of_the_game_unless_chosen(chance):
+    """In training, in evaluation and in EnvPool."""
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    config = dqn.Config(env_id="ALE/Pong-v5", network="cnn", repeat_action_probability=chance)
+    expected = pytest.approx(0.25 if chance is None else chance)
+    training = make_envs(config, gym.spaces.Discrete).unwrapped.envs[0]
+    for env in training, make_env(config.env_id, **view_options(config)):
+        assert env.unwrapped.ale.getFloat("repeat_action_probability") == expected
+    pytest.importorskip("envpool")
+    config.executor = "envpool"
+    assert make_envs(config, gym.spaces.Discrete).unwrapped.options["repeat_action_probability"] == expected
 
 
 def test_time_limits_are_known():
