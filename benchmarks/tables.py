@@ -147,13 +147,15 @@ def published_returns() -> pd.DataFrame:
 
 
 def best_published(task: Task, published: pd.DataFrame) -> str:
-    """Return the best published return of a task, its source and its number of steps."""
+    """Return the best published return of a task, its source, number of steps, and version of the task."""
     if (task.script, task.env_id) not in published.index:
         return "–"
     source = published.loc[(task.script, task.env_id)]
     steps = "" if pd.isna(source["steps"]) else f", {source['steps']:,.0f} steps"
     kind = "" if source["returns"] == "evaluation" else ", training"
-    return f"{source['mean']:.1f} ([{source['name']}]({source['source']}){steps}{kind})"
+    other = re.match(r"on (\S+-v\d)", str(source["note"]))
+    version = f", {other[1]}" if other and other[1] != task.env_id else ""
+    return f"{source['mean']:.1f} ([{source['name']}]({source['source']}){steps}{kind}{version})"
 
 
 def learning_table(results: Path, script: str = "") -> str:
@@ -208,8 +210,6 @@ def mujoco_table(results: Path, script: str = "") -> str:
         used.append(frame)
         if task.note:
             notes.append(f"{named(task)}: {task.note}")
-        source = best_published(task, published)
-        version = re.match(r"on (\S+-v\d)", str(published["note"].get((task.script, task.env_id), "")))
         rows.append(
             {
                 "task": task.env_id,
@@ -219,14 +219,16 @@ def mujoco_table(results: Path, script: str = "") -> str:
                 "mean [95 %]": with_interval(frame["evaluation_mean"]),
                 f"at {HALFWAY:,} steps": at_halfway(task, frame, results),
                 "total seconds": middle(frame["whole_seconds"], 1),
-                "best published": source[:-1] + f", {version[1]})" if version else source,
+                "best published": best_published(task, published),
             }
         )
     return "\n\n".join([markdown(rows), *notes]) + origin(used)
 
 
 def at_halfway(task: Task, frame: pd.DataFrame, results: Path) -> str:
-    """Return the mean return at `HALFWAY` steps of the runs in `frame` that were evaluated then."""
+    """Return the mean return at `HALFWAY` steps of the runs in `frame` that were evaluated then, or ended."""
+    if (frame["total_timesteps"] == HALFWAY).all():
+        return with_interval(frame["evaluation_mean"])
     evaluations = read(results / "evaluations" / task.file)
     if evaluations.empty:
         return "–"
