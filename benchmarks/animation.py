@@ -21,10 +21,10 @@ from PIL import Image
 import tyro
 
 from benchmarks import job
+from benchmarks.cells import markdown
 from benchmarks.policies import POLICIES
 from benchmarks.records import ROOT
 from benchmarks.settings import SCRIPTS
-from benchmarks.tables import markdown
 
 WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15  # of the front page
 SMALL, FEW = 200, 16  # width and colours in the gallery

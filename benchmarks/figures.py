@@ -11,10 +11,11 @@ from matplotlib.ticker import EngFormatter, LogLocator
 import numpy as np
 from PIL import Image
 
+from benchmarks.cells import default_task, label, read, runs
 from benchmarks.intervals import interval
 from benchmarks.peers import NAMES as LIBRARIES
 from benchmarks.settings import SCRIPTS, TASKS, THRESHOLDS, Task
-from benchmarks.tables import default_task, label, pair_label, read, runs, speed_pairs
+from benchmarks.speed_tables import pair_label, speed_pairs
 
 COLOURS = (  # colour-blind-safe (Paul Tol's muted scheme) and black
     *("#332288", "#cc6677", "#117733", "#88ccee", "#882255"),
@@ -172,12 +173,14 @@ def draw_all(results: Path) -> list[str]:
     (results / "figures").mkdir(parents=True, exist_ok=True)
     default_tasks = [task for name in SCRIPTS if (task := default_task(name))]
     mujoco = sorted((task for task in TASKS if task.is_mujoco), key=lambda task: task.env_id)
-    others = [task for task in TASKS if not task.is_mujoco]
+    games = sorted((task for task in TASKS if task.is_game), key=lambda task: task.env_id)
+    others = [task for task in TASKS if not task.is_mujoco and not task.is_game]
     with matplotlib.rc_context(STYLE):
         figures = {
             "learning_seconds": draw_learning(results, "seconds", default_tasks, columns=2),
             "learning_steps": draw_learning(results, "global_step", others, columns=4),
             "mujoco": draw_learning(results, "global_step", mujoco, columns=4),
+            "games": draw_learning(results, "global_step", games, columns=3),
             "speed": draw_speed(results),
             "num_envs": draw_num_envs(results),
         }

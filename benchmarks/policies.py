@@ -16,8 +16,8 @@ import tempfile
 import tyro
 
 from benchmarks import job, records
+from benchmarks.cells import default_task
 from benchmarks.settings import SCRIPTS
-from benchmarks.tables import default_task
 
 POLICIES = records.ROOT / "policies"
 KEPT = ("config.json", "model.keras", "model.npz")

@@ -5,7 +5,7 @@
 Writes benchmarks/results/README.md with all tables, the figures in benchmarks/results/figures, and the tables
 that a README.md requests between two markers:
 
-    <!-- benchmarks: summary -->            or learning, speed, num_envs, solve, ray;
+    <!-- benchmarks: summary -->            or learning, mujoco, games, speed, num_envs, …;
     <!-- end of benchmarks -->              with a script's name, as in `learning dqn`, only its rows
 """
 

@@ -42,6 +42,11 @@ class Task:
         return self.env_id.endswith("-v5") and "/" not in self.env_id
 
     @property
+    def is_game(self) -> bool:
+        """Whether the environment is a game of MinAtar or of the Arcade Learning Environment."""
+        return self.env_id.startswith(("MinAtar/", "ALE/"))
+
+    @property
     def arguments(self) -> str:
         """Arguments of the script for the options."""
         return command_line(self.options)

@@ -14,7 +14,20 @@ import time
 import psutil
 import pytest
 
-from benchmarks import curves, figures, job, learning, options, records, report, settings, speed, tables
+from benchmarks import (
+    cells,
+    curves,
+    figures,
+    job,
+    learning,
+    options,
+    records,
+    report,
+    settings,
+    speed,
+    speed_tables,
+    tables,
+)
 from benchmarks.intervals import interquartile_mean, interval, with_interval
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,15 +143,15 @@ def test_the_figures_of_the_advice_are_those_of_the_results():
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"^\| (\S+) \((?:Discrete|Box)\) \| (.+) \| (.+) \|$", text, flags=re.MULTILINE)
     assert len(rows) == 2
-    for env_id, *cells in rows:
-        for cell in cells:
+    for env_id, *columns in rows:
+        for cell in columns:
             name, steps, seconds = re.fullmatch(r"(.+): ([\d,]+) steps, ([\d.]+) seconds", cell).groups()
             script = names[name]
             (task,) = (task for task in settings.TASKS if (task.script, task.env_id) == (script, env_id))
-            frame = tables.runs(task, records.RESULTS)
+            frame = cells.runs(task, records.RESULTS)
             assert (steps, seconds) == (
-                tables.middle(frame["solved_step"]),
-                tables.middle(frame["solved_seconds"], 1),
+                cells.middle(frame["solved_step"]),
+                cells.middle(frame["solved_seconds"], 1),
             )
 
 
@@ -337,13 +350,13 @@ def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch
     assert (row["peer_solved_step"], row["peer_solved_seconds"]) == ("3000", "5.5")  # 20 episodes of 50 steps
     assert row["solved_step"] == "" and float(row["evaluation"]) < 475  # 1,500 steps are too few
     assert float(row["whole_seconds"]) > 2 and f"{TINY} --gamma 0.97" in row["command"]
-    assert "| DQN, CartPole-v1 | SB3 | – (0 of 1) |" in tables.solve_table(tmp_path)
+    assert "| DQN, CartPole-v1 | SB3 | – (0 of 1) |" in speed_tables.solve_table(tmp_path)
     records.replace_rows(tmp_path / "time_to_solve.csv", [row | {"solved_seconds": "1.1"}], ("seed",))
-    assert "(1 of 1) | 5.0 |" in tables.solve_table(tmp_path)
-    assert "(0 of 1) | 5.5 (1 of 1) | 0." in tables.solve_table(tmp_path)
+    assert "(1 of 1) | 5.0 |" in speed_tables.solve_table(tmp_path)
+    assert "(0 of 1) | 5.5 (1 of 1) | 0." in speed_tables.solve_table(tmp_path)
     row |= {"whole_seconds": "4", "peer_whole_seconds": "6"}
     records.replace_rows(tmp_path / "time_to_solve.csv", [row], ("seed",))
-    assert "| – | 1.5 |" in tables.solve_table(tmp_path)  # threshold not reached; total seconds
+    assert "| – | 1.5 |" in speed_tables.solve_table(tmp_path)  # threshold not reached; total seconds
 
 
 def test_a_measurement_is_made_again_if_the_host_took_the_processors_meanwhile(monkeypatch, capsys):
@@ -381,8 +394,8 @@ def test_a_measurement_that_fails_says_why():
 def reported(learned, monkeypatch, tmp_path):
     """Options of a report on the short runs, with a page that asks for two tables."""
     results, _ = learned
-    monkeypatch.setattr(tables, "TASKS", [GOOD])
-    monkeypatch.setattr(figures, "TASKS", [GOOD])
+    for module in (cells, figures, tables):
+        monkeypatch.setattr(module, "TASKS", [GOOD])
     about = {"threads": "default", "command": "", "versions": "v", "machine": "m", "date": "2026-01-01"}
     for pair, ratio in enumerate((2.0, 3.0, 2.5)):
         row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": 1, "executor": "sync"}
@@ -443,6 +456,20 @@ def test_mujoco_tasks_show_the_return_at_half_of_the_steps(monkeypatch, tmp_path
     assert ppo.endswith(", 1,000,000 steps, Hopper-v2) |")  # the version of the published run
     assert trpo.startswith("| Hopper-v5 | TRPO |") and "| – | 60.0 |" in trpo
     assert "CartPole" not in tables.mujoco_table(tmp_path)
+    assert tables.games_table(tmp_path) == "No results yet."
+
+
+def test_a_run_that_ends_at_half_of_the_steps_shows_its_final_return(monkeypatch, tmp_path):
+    monkeypatch.setattr(options, "is_current", lambda *row: True)
+    tasks = [settings.Task("td3", "Ant-v5"), settings.Task("dqn", "MinAtar/Breakout-v1")]
+    monkeypatch.setattr(tables, "TASKS", tasks)
+    about = {"whole_seconds": 60, "total_timesteps": 500_000, "versions": "v", "machine": "m", "date": "d"}
+    for task in tasks:
+        row = {"seed": 0, "evaluation_mean": 3000.0, **about}
+        records.replace_rows(tmp_path / "learning" / task.file, [row], ("seed",))
+    assert "| Ant-v5 | TD3 | 500,000 | 1 | 3000.0 | 3000.0 | 60.0 |" in tables.mujoco_table(tmp_path)
+    games = tables.games_table(tmp_path)
+    assert "| MinAtar/Breakout-v1 | DQN | 500,000 | 1 | 3000.0 | 60.0 |" in games and "Ant" not in games
 
 
 def test_results_of_other_options_are_not_shown(reported, monkeypatch):
