@@ -130,7 +130,7 @@ class FamilyTree(Generated):
 
     def run(self) -> list[nodes.Node]:
         names = {script: row.name for script, row in SCRIPTS.items()}
-        papers = {script: re.findall(r"\[(.+?)\]", row.paper)[0] for script, row in SCRIPTS.items()}
+        papers = {script: re.match(r"\[?([^\]]+)", row.paper)[1] for script, row in SCRIPTS.items()}
         parents = {script: row.parent for script, row in SCRIPTS.items()}
         return [self.html(markup.family_tree(names, papers, parents))]
 
