@@ -30,9 +30,9 @@ class ReplayBuffer:
 
     Observations and actions keep the dtype of their space (uint8 stays uint8); rewards are float32,
     terminations bool. The rings take `capacity` times the bytes of one transition: 45 for CartPole. For
-    images and frame stacks, each frame is stored once (see `FrameRing`); a transition then takes 1.125
-    frames, 16 bytes for each frame of the stack, and 13 more: 8,015 bytes for 4 frames of 84 × 84, where two
-    stacks would take 56,461. If episodes are shorter than 8 steps, fewer than `capacity` are stored.
+    images and frame stacks, each frame is stored once (see `FrameRing`); a transition then takes 1 + 1/32
+    frames, 16 bytes for each frame of the stack, and 13 more: 7,354 bytes for 4 frames of 84 × 84, where two
+    stacks would take 56,461. If episodes are shorter than 32 steps, fewer than `capacity` are stored.
 
     Args:
         capacity: number of transitions, over all environments.
@@ -64,7 +64,7 @@ class ReplayBuffer:
         observation, frame_bytes = (observation_space.shape, observation_space.dtype), 0
         by_frames = frame_stack > 1 or len(observation_space.shape) > 1
         if by_frames:
-            num_frames = capacity + capacity // 8 + 64
+            num_frames = capacity + capacity // 32 + 64
             frame_shape = observation_space.shape[frame_stack > 1 :]
             frame_bytes = num_frames * int(np.prod(frame_shape)) * observation_space.dtype.itemsize
             observation = ((frame_stack,), np.int64)  # numbers of its frames
