@@ -2,6 +2,7 @@
 
     python benchmarks/animation.py                                                # all policies: the gallery
     python benchmarks/animation.py runs/<run> --to benchmarks/results/agent.gif   # the one of the front page
+    python benchmarks/animation.py runs/<run> --to benchmarks/results/pong.gif --seconds 20
 
 The scripts play and record their saved models; this program converts the videos. For the gallery, it writes
 policies/<script>/episode.gif and the table of policies/README.md.
@@ -42,10 +43,14 @@ class Options:
     """GIF file of that run (default: episode.gif in the run folder)."""
     seed: int = 0
     """Seed of the episode."""
+    seconds: float | None = None
+    """Seconds of that run's episode to show (default: all)."""
 
 
-def animate(run: Path, target: Path, seed: int, width: int, colours: int) -> float:
-    """Play an episode with a saved model, write it as a GIF, and return its return."""
+def animate(
+    run: Path, target: Path, seed: int, width: int, colours: int, seconds: float | None = None
+) -> float:
+    """Play an episode with a saved model, write it or its first seconds as a GIF, and return its return."""
     script = json.loads((run / "config.json").read_text())["algorithm"]
     with tempfile.TemporaryDirectory() as scratch:
         for file in [run / "config.json", *run.glob("model.*")]:
@@ -56,7 +61,8 @@ def animate(run: Path, target: Path, seed: int, width: int, colours: int) -> flo
         output = subprocess.run(command, cwd=ROOT, env=job.environment(0), **streams).stdout
         (video,) = Path(scratch, "videos").glob("*.mp4")
         with VideoFileClip(str(video)) as clip:
-            frames = [Image.fromarray(frame) for frame in clip.iter_frames(fps=FRAMES_PER_SECOND)]
+            shown = clip.subclipped(0, min(seconds or clip.duration, clip.duration))
+            frames = [Image.fromarray(frame) for frame in shown.iter_frames(fps=FRAMES_PER_SECOND)]
     size = width, round(frames[0].height * width / frames[0].width)
     first, *others = [frame.resize(size).quantize(colours) for frame in frames]
     first.save(target, save_all=True, append_images=others, duration=1000 // FRAMES_PER_SECOND, loop=0)
@@ -81,7 +87,8 @@ def row(script: str, seed: int) -> dict[str, str]:
 def main(options: Options) -> None:
     """Animate a run, or all policies."""
     if options.run:
-        animate(options.run, options.to or options.run / "episode.gif", options.seed, WIDTH, COLOURS)
+        target = options.to or options.run / "episode.gif"
+        animate(options.run, target, options.seed, WIDTH, COLOURS, options.seconds)
         return
     page = POLICIES / "README.md"
     text = page.read_text(encoding="utf-8").partition(HEADER)[0]
