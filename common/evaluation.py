@@ -37,7 +37,7 @@ def play_episodes(
         Undiscounted returns (eval_episodes,).
 
     Raises:
-        UserError: as `make_env`; if a video is requested but cannot be made; for actions that are not finite.
+        UserError: as `make_env`; if a video is requested but cannot be made; for outputs that are not finite.
     """
     episodes, view = config.eval_episodes, view_options(config)
     seeds = np.random.SeedSequence([config.seed, 1]).generate_state(episodes).tolist()
@@ -67,8 +67,7 @@ def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> n
         if not running:
             return returns
         outputs = network(np.stack(observations))
-        if not discrete:
-            check_actions(outputs)
+        check_actions(outputs)
         actions = outputs.argmax(axis=-1) if discrete else np.clip(outputs, space.low, space.high)
         still_running, observations = [], []
         for k, action in zip(running, actions, strict=True):

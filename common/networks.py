@@ -173,7 +173,7 @@ def chain(first: keras.Sequential, second: keras.Sequential, *, name: str | None
     return keras.Sequential([keras.Input(first.input_shape[1:]), *layers], name=name)
 
 
-def copy_network(network: keras.Sequential) -> keras.Sequential:
+def copy_network(network: keras.Model) -> keras.Model:
     """Return a network of the same architecture with the same weights."""
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())

@@ -81,6 +81,12 @@ def validate(config: RunConfig) -> None:
         option = "--" + str(first["loc"][0]).replace("_", "-")
         requirement = first["msg"].replace("Input should be", "it must be")
         raise UserError(f"{option} is {first['input']}: {requirement}") from error
+    train_frequency = getattr(config, "train_frequency", config.num_envs)
+    if config.num_envs > train_frequency:
+        raise UserError(
+            f"--num-envs is {config.num_envs}: it must be at most --train-frequency, {train_frequency}; raise"
+            " --train-frequency and --gradient-steps by the same factor"
+        )
     for name, value in vars(config).items():
         if isinstance(value, float) and not abs(value) <= MAX_FLOAT:  # or NaN
             option = "--" + name.replace("_", "-")

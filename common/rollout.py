@@ -62,7 +62,7 @@ class RolloutBuffer:
         frame_stack: int = 1,
     ):
         action_dtype = np.int64 if isinstance(action_space, gym.spaces.Discrete) else np.float32
-        num_frames = num_envs * (1 + num_steps + num_steps // 32)  # one more for each episode that starts
+        num_frames = num_envs * (frame_stack + num_steps + num_steps // 32)  # one more for each new episode
         self.frames = make_frame_ring(num_frames, observation_space, frame_stack)
         observation = observation_space.shape, observation_space.dtype
         if self.frames:

@@ -55,8 +55,10 @@ class FiniteGuard(gym.vector.VectorWrapper):
             raise
         self.num_steps += self.num_envs
         # a sum is finite only if all of its terms are; float64, because large float32 values may overflow
-        total = np.add.reduce(rewards) + np.add.reduce(observations, axis=None, dtype=np.float64)
-        if "final_obs" in infos:
+        total, integers = np.add.reduce(rewards), observations.dtype.kind in "iu"
+        if not integers:
+            total += np.add.reduce(observations, axis=None, dtype=np.float64)
+        if "final_obs" in infos and not integers:
             final = np.stack(infos["final_obs"][infos["_final_obs"]])
             total += np.add.reduce(final, axis=None, dtype=np.float64)
         if not math.isfinite(total):
@@ -70,14 +72,14 @@ class FiniteGuard(gym.vector.VectorWrapper):
 
 
 def check_actions(actions: np.ndarray) -> None:
-    """Check that actions are finite.
+    """Check that actions, or the outputs from which they follow, are finite.
 
     Raises:
         UserError: if they are not.
     """
     if not np.isfinite(actions).all():
         raise UserError(
-            "the policy gives actions that are not finite: its training has diverged: lower the learning rate"
+            "the policy's outputs are not finite: its training has diverged: lower the learning rate"
             " or the noise, and train again"
         )
 

@@ -14,9 +14,9 @@ Key idea: with continuous actions, max_a Q(s, a) is an optimization problem in i
 learns to solve it by following the gradient of the critic with respect to the action.
 
 Differences from the paper: Gaussian noise by default (θ = 1; the paper's Ornstein-Uhlenbeck process has
-θ = 0.15); uniformly random actions at first; no bootstrapping at terminal states; no batch normalization
-and no weight decay; the action enters the critic at its first layer; Glorot initialization; other sizes,
-learning rate of the actor, and τ; many updates in one call.
+θ = 0.15), in half ranges of the action; uniformly random actions at first; no bootstrapping at terminal
+states; no batch normalization and no weight decay; the action enters the critic at its first layer; Glorot
+initialization; other sizes, learning rate of the actor, and τ; many updates in one call.
 
 Run: python ddpg/ddpg.py                                            Next: diff ddpg/ddpg.py td3/td3.py
 """

@@ -29,7 +29,7 @@ from typing import Literal
 from common.cli import main
 from common.envs import make_envs, true_next_observations
 from common.evaluation import play_episodes
-from common.networks import NETWORKS, mlp
+from common.networks import NETWORKS, copy_network, mlp
 from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegativeInt, Positive, PositiveFraction, PositiveInt, RunConfig
 from common.replay_buffer import ReplayBuffer, Transitions
@@ -121,8 +121,7 @@ class Agent(tf.Module):
         self.config = config
         self.num_actions = int(action_space.n)
         self.q_network = dueling_network(observation_space.shape, self.num_actions, config)
-        self.target_network = dueling_network(observation_space.shape, self.num_actions, config)
-        self.target_network.set_weights(self.q_network.get_weights())
+        self.target_network = copy_network(self.q_network)
         self.optimizer = keras.optimizers.Adam(
             epsilon=config.adam_epsilon, global_clipnorm=config.max_grad_norm
         )
@@ -204,7 +203,7 @@ def train(config: Config) -> Result:
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
             batches = buffer.sample(config.gradient_steps, config.batch_size)
-            metrics = agent.update(batches, tf.constant(np.float32(learning_rate)))  # floats would be cached
+            metrics = agent.update(batches, tf.constant(np.float32(learning_rate)))  # a float would retrace
             agent.acting_network.refresh()
             run.log(epsilon=epsilon, learning_rate=learning_rate, **metrics)
         run.evaluate(evaluate, agent.q_network)

@@ -13,8 +13,8 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
 Key idea: learn from each rollout for several epochs of minibatches. The clipped objective (4) gains nothing
 from moving the ratio (3) out of 1 ± ε, so that the policy stays close to the one that sampled the rollout.
 
-Differences from the paper: a constant clip range; details of the authors' code that the paper does not
-mention, such as normalized advantages and orthogonal weights (README.md lists them).
+Differences from the paper: a constant clip range; bootstrapping at time limits; details of the authors' code
+that the paper does not mention, such as normalized advantages and orthogonal weights (README.md lists them).
 
 Run: python ppo/ppo.py                                               Parent: diff a2c/a2c.py ppo/ppo.py
 """

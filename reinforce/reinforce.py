@@ -124,7 +124,7 @@ class Agent(tf.Module):
         config, observations = self.config, assemble(batch.observations)
         self.optimizer.learning_rate.assign(learning_rate)
         self.return_moments.update(batch.returns)
-        returns = batch.returns / (tf.sqrt(self.return_moments.variance) + 1e-8)
+        returns = batch.returns / tf.sqrt(self.return_moments.variance + 1e-8)
         with tf.GradientTape() as tape:
             values = self.critic(observations)[:, 0]
             advantages = returns - config.baseline * tf.stop_gradient(values)  # (2)
@@ -186,7 +186,7 @@ def train(config: Config) -> Result:
         if buffer.num_steps >= config.batch_size:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
             batch = make_batch(buffer.pop_episodes(), config.gamma)
-            metrics = agent.update(batch, tf.constant(np.float32(learning_rate)))  # floats would be cached
+            metrics = agent.update(batch, tf.constant(np.float32(learning_rate)))  # a float would retrace
             agent.policy.refresh()
             run.log(learning_rate=learning_rate, **metrics)
         run.evaluate(evaluate, agent.policy.network)

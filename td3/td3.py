@@ -103,7 +103,7 @@ class Agent(tf.Module):
         self.acting_network = fast_copy(self.actor)
         self.noise = np.zeros((config.num_envs, num_actions), np.float32)
         self.rng = np.random.default_rng([config.seed, 2])
-        self.target_rng = tf.random.Generator.from_seed(config.seed)
+        self.update_rng = tf.random.Generator.from_seed(config.seed)
 
     def act(self, observations: np.ndarray, *, random: bool) -> np.ndarray:
         """Return actions (num_envs, num_actions): uniformly random, or the actor's with noise."""
@@ -129,7 +129,7 @@ class Agent(tf.Module):
 
     def learn_critic(self, batch: Transitions) -> dict[str, tf.Tensor]:
         """Take one gradient step of both critics on a minibatch (batch_size, ...)."""
-        noise = self.target_rng.normal(tf.shape(batch.actions), stddev=self.config.target_noise)
+        noise = self.update_rng.normal(tf.shape(batch.actions), stddev=self.config.target_noise)
         bound = self.config.target_noise_clip
         noise = self.half_range * tf.clip_by_value(noise, -bound, bound)
         next_actions = self.target_actor(batch.next_observations) + noise  # idea 3: smoothing

@@ -69,6 +69,7 @@ def test_rows_of_another_shape_or_dtype_are_refused(rows, path):
         file.read_into("floats", rows)
 
 
-def test_more_rows_than_the_file_has_are_refused(path):
-    with ArrayFile(path, "r") as file, pytest.raises(ValueError):
-        file.read_into("floats", np.empty((701, 3), np.float32))
+@pytest.mark.parametrize("sizes", [(701,), (699,), (350, 349)])
+def test_another_number_of_rows_is_refused(sizes, path):
+    with ArrayFile(path, "r") as file, pytest.raises(ValueError, match="floats has 700 rows"):
+        file.read_into("floats", *(np.empty((size, 3), np.float32) for size in sizes))

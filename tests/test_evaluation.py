@@ -134,8 +134,9 @@ def test_a_model_for_actions_that_no_script_has_is_an_error_of_one_line(name, co
     assert "the scripts act in Discrete and Box spaces" in line
 
 
-def test_a_policy_that_has_diverged_is_an_error_not_a_return():
-    config = RunConfig(env_id="tests.environments:BoxActions-v0", eval_episodes=2)
+@pytest.mark.parametrize("env_id", ["tests.environments:BoxActions-v0", "CartPole-v1"])
+def test_a_policy_that_has_diverged_is_an_error_not_a_return(env_id):
+    config = RunConfig(env_id=env_id, eval_episodes=2)
     with pytest.raises(UserError, match="not finite: its training has diverged"):
         play_episodes(lambda observations: np.full((len(observations), 2), np.nan, np.float32), config)
 

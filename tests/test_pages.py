@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from benchmarks.settings import SCRIPTS
 from tests.conftest import ROOT, SHORT
 
 HEADINGS = [
@@ -65,6 +66,15 @@ def test_code_on_the_page_is_code_of_the_script(script):
             quoted = re.findall(r"`([^`]{9,})`", code)
             assert all(one in source(script) for one in quoted), quoted
             assert any(f"{one}  # {number}" in source(script) for one in quoted), number
+
+
+def test_the_changed_lines_on_the_page_are_those_of_the_scripts(script):
+    """Lines that begin with + are in the script, those with - in the one that it was developed from."""
+    parent = SCRIPTS[script].parent
+    for block in re.findall(r"```diff\n(.*?)```", page(script), flags=re.DOTALL):
+        for line in block.splitlines():
+            if line:
+                assert line[1:] in source({"+": script, "-": parent}[line[0]]).splitlines(), line
 
 
 def test_every_option_the_page_uses_exists(script, module):

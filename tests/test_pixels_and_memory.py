@@ -50,7 +50,7 @@ def test_pong_smoke(tmp_path, monkeypatch):
     )
     assert result.model.input_shape == (None, 4, 84, 84, 1)
     assert len(buffer) == 300 and buffer.frames.written <= 300 + 2
-    assert buffer.nbytes / config.buffer_size < 1.05 * 84 * 84  # a transition; 56,461 if both stacks were kept
+    assert buffer.nbytes / config.buffer_size < 1.05 * 84 * 84  # 56,461 if both stacks were kept
     batch = buffer.sample(1, 32)
     assert batch.observations.shape == (1, 32, 4, 84, 84, 1) and batch.observations.dtype == np.uint8
     np.testing.assert_array_equal(batch.observations[0, :, 1:], batch.next_observations[0, :, :-1])

@@ -222,6 +222,20 @@ def test_short_episodes_cost_transitions_and_nothing_else():
     np.testing.assert_array_equal(batch.observations[..., 0, 0], batch.rewards - 1)
 
 
+def test_frames_of_a_full_ring_do_not_fit_into_another(tmp_path):
+    """Their numbers tell their rows, and the rows of another ring are others."""
+    space = gym.spaces.Box(0, 10**6, (2, 2), np.int32)
+    buffer, path = ReplayBuffer(1000, space, DISCRETE), str(tmp_path / "buffer.npz")
+    episodes = Episodes(1, 1, longest=1)
+    for _ in range(3000):
+        buffer.add(*episodes.step())
+    buffer.save_state(path)
+    assert len(buffer) < 900
+    for capacity in (900, 1100):
+        with pytest.raises(UserError, match="does not fit: frames has 1,095 rows"):
+            ReplayBuffer(capacity, space, DISCRETE).load_state(path)
+
+
 def test_bytes_of_stacked_frames_are_those_promised():
     space = gym.spaces.Box(0, 255, (4, 84, 84, 1), np.uint8)
     buffer = ReplayBuffer(10_000, space, DISCRETE, frame_stack=4)

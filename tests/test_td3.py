@@ -135,6 +135,6 @@ def test_the_generator_of_the_target_noise_is_in_the_checkpoint(tmp_path):
     """It is there with the state that it had reached."""
     result = train(quick(td3, "Quadratic", tmp_path, total_timesteps=600))
     (checkpoint,) = (result.folder / "checkpoints").iterdir()
-    (name,) = (n for n, _ in tf.train.list_variables(str(checkpoint / "variables")) if "target_rng" in n)
+    (name,) = (n for n, _ in tf.train.list_variables(str(checkpoint / "variables")) if "update_rng" in n)
     state = tf.train.load_variable(str(checkpoint / "variables"), name)
     assert (state != tf.random.Generator.from_seed(0).state.numpy()).any()

@@ -38,7 +38,7 @@ def test_actions_that_are_not_finite_are_not_the_fault_of_the_environment(env_id
     """Pendulum returns NaN for them, the other one raises an error."""
     envs = make_envs(td3.Config(env_id=env_id), gym.spaces.Box)
     envs.reset(seed=0)
-    with pytest.raises(UserError, match="actions that are not finite: its training has diverged"):
+    with pytest.raises(UserError, match="outputs are not finite: its training has diverged"):
         envs.step(np.full((1, *envs.single_action_space.shape), np.nan, np.float32))
 
 

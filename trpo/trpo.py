@@ -11,9 +11,9 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
     F p = Jᵀ M J p + damping p, the Fisher matrix times a vector, at θ_old            (5)
     θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the first accepted k       (6)
 
-J is the Jacobian of the policy's outputs with respect to θ, and M the Hessian of D with respect to these
-outputs (appendix C). At θ_old, the gradient of D with respect to the outputs is 0, so Jᵀ M J is the whole
-Hessian of D.
+δ_t is a TD error, δ the size of the trust region. J is the Jacobian of the policy's outputs with respect to
+θ, and M the Hessian of D with respect to these outputs (appendix C). At θ_old, the gradient of D with respect
+to the outputs is 0, so Jᵀ M J is the whole Hessian of D.
 
 Key idea: take the largest step that keeps the action distributions, rather than the parameters, close.
 Inside the trust region (4), L is almost linear and D almost quadratic, which gives the direction x, by
@@ -21,7 +21,8 @@ conjugate gradients. A line search then accepts the first step that improves L a
 the old policy.
 
 Differences from the paper: a critic with GAE, fitted by Adam in minibatches, not the returns of single
-paths; F is computed on the whole rollout, not on a tenth of it.
+paths; bootstrapping at time limits; normalized advantages; damping in (5); F is computed on the whole
+rollout, not on a tenth of it.
 
 Run: python trpo/trpo.py                                           Parent: diff ppo/ppo.py trpo/trpo.py
 """
@@ -246,9 +247,9 @@ class Agent(tf.Module):
         r_dot_r = tf.reduce_sum(tf.square(r))
         for _ in tf.range(self.config.cg_iterations):
             Fp = self.fisher_vector_product(batch, p)
-            alpha = r_dot_r / tf.maximum(tf.reduce_sum(p * Fp), 1e-20)
-            x += alpha * p
-            r -= alpha * Fp
+            step_size = r_dot_r / tf.maximum(tf.reduce_sum(p * Fp), 1e-20)
+            x += step_size * p
+            r -= step_size * Fp
             last_r_dot_r, r_dot_r = r_dot_r, tf.reduce_sum(tf.square(r))
             p = r + r_dot_r / tf.maximum(last_r_dot_r, 1e-20) * p
         return x, r
