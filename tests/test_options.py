@@ -37,6 +37,14 @@ def test_options_are_checked_against_their_annotations(name, value, requirement)
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("script", ["dqn", "double_dqn", "dueling_dqn", "ddpg", "td3", "sac"])
+def test_updates_are_not_left_out_for_many_environments(script, module):
+    """An update can follow a step of all environments at most once."""
+    validate(module(script).Config(num_envs=4, train_frequency=4))
+    with pytest.raises(UserError, match="--num-envs is 5: it must be at most --train-frequency, 4; raise"):
+        validate(module(script).Config(num_envs=5, train_frequency=4))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e308, -1e308])
 @pytest.mark.parametrize(
     ("owner", "name"), [("dqn", "initial_value"), ("ppo", "initial_log_std"), ("a2c", "max_grad_norm")]
