@@ -97,7 +97,8 @@ class FrameRing:
 
     def clear(self) -> None:
         """Forget all frames; the next one has the number 0."""
-        self.ring = np.empty_like(self.ring)  # a tensor made from the old one may share its memory
+        # a new ring, because a tensor made from the old one may share its memory
+        self.ring = np.empty((self.capacity, *self.ring.shape[1:]), self.ring.dtype)
         self.written = 0
         self._last = {}
 

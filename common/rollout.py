@@ -12,6 +12,9 @@ with without_noise():
     import tensorflow as tf
 
 
+IMAGES_AT_ONCE = 64
+
+
 class Images(NamedTuple):
     """Images whose frames are stored once: image i is `frames[numbers[i]]`.
 
@@ -146,19 +149,27 @@ def assemble(observations: tf.Tensor | Images) -> tf.Tensor:
     return observations
 
 
-def outputs_of(network: Callable[[tf.Tensor], tf.Tensor], observations: tf.Tensor | Images) -> tf.Tensor:
-    """Return the outputs (num_steps * num_envs, ...) for observations (num_steps, num_envs, ...).
+def outputs_of(network: Callable[[tf.Tensor], tf.Tensor], rollout: Rollout) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the outputs (num_steps * num_envs, ...) for the observations and for the next observations.
 
-    Images go through the network step by step: all at once, they would take much memory as float32.
+    An image that is among both goes through the network once. `IMAGES_AT_ONCE` go through it at a time,
+    because all of them would take much memory as float32.
     """
+    observations, next_observations = flatten(rollout.observations), flatten(rollout.next_observations)
     if not isinstance(observations, Images):
-        return network(flatten(observations))
-    frames, numbers = observations
+        return network(observations), network(next_observations)
+    numbers = tf.concat([observations.numbers, next_observations.numbers], axis=0)
+    distinct, rows = tf.raw_ops.UniqueV2(x=numbers, axis=[0])
+    num_parts = -(-tf.shape(distinct)[0] // IMAGES_AT_ONCE)
+    order = tf.range(num_parts * IMAGES_AT_ONCE) % tf.shape(distinct)[0]  # the last part is filled up
+    parts = tf.gather(distinct, tf.reshape(order, (-1, IMAGES_AT_ONCE)))
 
-    def outputs_of_step(numbers: tf.Tensor) -> tf.Tensor:
-        return network(tf.gather(frames, numbers))
+    def outputs_of_part(part: tf.Tensor) -> tf.Tensor:
+        return network(tf.gather(observations.frames, part))
 
-    return flatten(tf.map_fn(outputs_of_step, numbers, fn_output_signature=tf.float32))
+    outputs = flatten(tf.map_fn(outputs_of_part, parts, fn_output_signature=tf.float32))
+    outputs, next_outputs = tf.split(tf.gather(outputs, rows), 2)
+    return outputs, next_outputs
 
 
 def shuffled_minibatches(

@@ -177,8 +177,7 @@ class Agent(tf.Module):
         dones = rollout.terminated | rollout.truncated
         rewards = self.reward_scaler(rollout.rewards, dones) if self.reward_scaler else rollout.rewards
 
-        features = outputs_of(self.trunk, rollout.observations)
-        next_features = outputs_of(self.trunk, rollout.next_observations)
+        features, next_features = outputs_of(self.trunk, rollout)
         values = tf.reshape(self.critic(features), shape)
         next_values = tf.reshape(self.critic(next_features), shape)
         deltas = rewards + self.config.gamma * not_terminated * next_values - values  # (1)

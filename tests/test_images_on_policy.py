@@ -4,7 +4,7 @@ import importlib
 import tracemalloc
 
 from common.episode_buffer import EpisodeBuffer, join_observations
-from common.rollout import Images, Rollout, RolloutBuffer, assemble, flatten, outputs_of, take
+from common.rollout import Rollout, RolloutBuffer, assemble, flatten, outputs_of, take
 import gymnasium as gym
 import keras
 import numpy as np
@@ -134,18 +134,24 @@ def test_memory_of_a_rollout(kind):
         assert buffer.nbytes < 1.05 * num_frames * 84 * 84
 
 
-def test_images_go_through_a_network_step_by_step():
-    frames = np.random.default_rng(0).integers(256, size=(30, 5, 5, 1)).astype(np.uint8)
-    numbers = np.arange(24).reshape(4, 3, 2)  # 4 steps of 3 environments, stacks of 2
-    batches = []
+@pytest.mark.parametrize("frame_stack", [1, 2])
+def test_an_image_goes_through_a_network_once_and_few_do_at_a_time(frame_stack, monkeypatch):
+    monkeypatch.setattr("common.rollout.IMAGES_AT_ONCE", 4)
+    steps = played(20, 3, frame_stack)
+    rollout = fill(RolloutBuffer(20, 3, space(frame_stack), ACTIONS, frame_stack=frame_stack), *steps)
+    calls = []
 
     def network(images):
-        batches.append(images.shape[0])
-        return tf.reduce_sum(tf.cast(images, tf.float32), axis=(2, 3, 4))
+        calls.append([image.numpy().tobytes() for image in images])
+        return tf.reduce_sum(tf.cast(images, tf.float32), axis=(-3, -2))
 
-    outputs = outputs_of(network, Images(frames, numbers))
-    np.testing.assert_array_equal(outputs, frames[numbers].sum(axis=(3, 4, 5)).reshape(12, 2))
-    assert set(batches) == {3}
+    both = outputs_of(network, rollout)
+    for outputs, images in zip(both, steps, strict=False):
+        expected = images.astype(np.float32).sum(axis=(-3, -2)).reshape(outputs.shape)
+        np.testing.assert_array_equal(outputs, expected)
+    distinct = {image.tobytes() for images in steps[:2] for image in images.reshape(60, -1)}
+    seen = [image for call in calls for image in call]
+    assert set(seen) == distinct and len(seen) < len(distinct) + 4 and {len(call) for call in calls} == {4}
 
 
 # The update

@@ -181,8 +181,7 @@ class Agent(tf.Module):
         dones = rollout.terminated | rollout.truncated
         rewards = self.reward_scaler(rollout.rewards, dones) if self.reward_scaler else rollout.rewards
 
-        values = tf.reshape(outputs_of(self.critic, rollout.observations), shape)
-        next_values = tf.reshape(outputs_of(self.critic, rollout.next_observations), shape)
+        values, next_values = (tf.reshape(values, shape) for values in outputs_of(self.critic, rollout))
         deltas = rewards + self.config.gamma * not_terminated * next_values - values  # (1)
         advantages = self.gae(deltas, 1.0 - tf.cast(dones, tf.float32))
         returns = advantages + values
