@@ -24,6 +24,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks import curves, job, records
+from benchmarks.options import defaults
 from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, command_line, select
 
 NO_OUTPUT = "--eval-episodes 0 --checkpoint-frequency 0 --no-save-model"  # the libraries save nothing either
@@ -172,11 +173,12 @@ def pairs(options: Options) -> None:
 def num_envs(options: Options) -> None:
     """Write num_envs.csv: steps per second for each number of environments."""
     pairs = select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
-    for pair in {
-        (pair.script, pair.env_id): pair for pair in pairs
-    }.values():  # the last has most environments
+    last = {(pair.script, pair.env_id): pair for pair in pairs}  # has most environments
+    for pair in last.values():
+        chosen = defaults(pair.script) | pair.ours
+        counts = [count for count in NUM_ENVS if count <= chosen.get("train_frequency", count)]
         for executor in options.executors or ("sync",):
-            repeats = [(executor, count, repeat) for count in NUM_ENVS for repeat in range(options.repeats)]
+            repeats = [(executor, count, repeat) for count in counts for repeat in range(options.repeats)]
             rows = [undisturbed(measure_num_envs, pair, *repeat, options=options) for repeat in repeats]
             key = ("script", "env_id", "executor", "num_envs", "threads")
             records.replace_rows(options.results / "num_envs.csv", rows, key)

@@ -58,8 +58,8 @@ class ArrayFile:
             ValueError: if the number of rows, their shape, or their dtype do not match.
         """
         with self._header(name) as (file, shape, dtype):
-            if sum(map(len, parts)) != shape[0]:
-                raise ValueError(f"{name} has {shape[0]:,} rows, not {sum(map(len, parts)):,}")
+            if (room := sum(map(len, parts))) != shape[0]:
+                raise ValueError(f"{name} has {shape[0]:,} rows, not {room:,}")
             for part in parts:
                 if part.shape[1:] != shape[1:] or part.dtype != dtype:
                     raise ValueError(f"{name} is {dtype} {shape[1:]}, not {part.dtype} {part.shape[1:]}")

@@ -111,7 +111,7 @@ class FrameRing:
         """Restore what `save` wrote.
 
         Raises:
-            ValueError: if shape or dtype of the frames do not match.
+            ValueError: if number, shape, or dtype of the frames do not match.
         """
         self.written = int(file.read("frames_written")[0])
         file.read_into("frames", *self._in_order())

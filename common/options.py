@@ -69,7 +69,7 @@ class RunConfig:
 
 
 def validate(config: RunConfig) -> None:
-    """Check every option against its type and range.
+    """Check every option against its type and range, and `num_envs` against `train_frequency`.
 
     Raises:
         UserError: naming the first invalid option, its value, and what it must be.
@@ -82,7 +82,7 @@ def validate(config: RunConfig) -> None:
         requirement = first["msg"].replace("Input should be", "it must be")
         raise UserError(f"{option} is {first['input']}: {requirement}") from error
     train_frequency = getattr(config, "train_frequency", config.num_envs)
-    if config.num_envs > train_frequency:
+    if config.num_envs > train_frequency and not config.evaluate:
         raise UserError(
             f"--num-envs is {config.num_envs}: it must be at most --train-frequency, {train_frequency}; raise"
             " --train-frequency and --gradient-steps by the same factor"

@@ -158,7 +158,8 @@ class ReplayBuffer:
         """Read what `save_state` wrote.
 
         Raises:
-            UserError: if the file has more transitions than fit, or transitions of another shape or dtype.
+            UserError: if the file has more transitions than fit, transitions of another shape or dtype, or
+                the frames of a full ring of another capacity.
         """
         with ArrayFile(path, "r") as file:
             size = file.shape_and_dtype("rewards")[0][0]
@@ -171,7 +172,9 @@ class ReplayBuffer:
                 if self.frames:
                     self.frames.load(file)
             except ValueError as error:
-                raise UserError(f"{path} does not fit: {error}") from error
+                raise UserError(
+                    f"{path} does not fit: {error}: give the options of that run, or train again"
+                ) from error
             self.rng.bit_generator.state = json.loads(file.read("rng").tobytes())
 
     def _in_order(self, ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

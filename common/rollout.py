@@ -167,8 +167,8 @@ def outputs_of(network: Callable[[tf.Tensor], tf.Tensor], rollout: Rollout) -> t
     def outputs_of_part(part: tf.Tensor) -> tf.Tensor:
         return network(tf.gather(observations.frames, part))
 
-    outputs = flatten(tf.map_fn(outputs_of_part, parts, fn_output_signature=tf.float32))
-    outputs, next_outputs = tf.split(tf.gather(outputs, rows), 2)
+    outputs = tf.map_fn(outputs_of_part, parts, parallel_iterations=1, fn_output_signature=tf.float32)
+    outputs, next_outputs = tf.split(tf.gather(flatten(outputs), rows), 2)
     return outputs, next_outputs
 
 

@@ -55,12 +55,12 @@ class FiniteGuard(gym.vector.VectorWrapper):
             raise
         self.num_steps += self.num_envs
         # a sum is finite only if all of its terms are; float64, because large float32 values may overflow
-        total, integers = np.add.reduce(rewards), observations.dtype.kind in "iu"
-        if not integers:
+        total = np.add.reduce(rewards)
+        if observations.dtype.kind not in "iu":
             total += np.add.reduce(observations, axis=None, dtype=np.float64)
-        if "final_obs" in infos and not integers:
-            final = np.stack(infos["final_obs"][infos["_final_obs"]])
-            total += np.add.reduce(final, axis=None, dtype=np.float64)
+            if "final_obs" in infos:
+                final = np.stack(infos["final_obs"][infos["_final_obs"]])
+                total += np.add.reduce(final, axis=None, dtype=np.float64)
         if not math.isfinite(total):
             check_actions(actions)
             what = "reward" if not np.isfinite(rewards).all() else "observation"

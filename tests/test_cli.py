@@ -207,7 +207,8 @@ def test_exit_codes(error, code, line, monkeypatch, capsys):
 )
 def test_a_lack_of_memory_is_one_line(option, reason, tmp_path, monkeypatch, capsys):
     """NumPy, TensorFlow and Python each have an error of their own."""
-    options = ["--learning-starts=1", "--train-frequency=1", "--gradient-steps=1", f"--{option}=1e12"]
+    options = ["--learning-starts=1", "--gradient-steps=1", f"--{option}=1e12"]
+    options += ["--train-frequency=1e12" if option == "num-envs" else "--train-frequency=1"]
     monkeypatch.setattr(sys, "argv", ["dqn.py", *options, f"--runs-dir={tmp_path / 'runs'}"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as stop:

@@ -43,6 +43,7 @@ def test_updates_are_not_left_out_for_many_environments(script, module):
     validate(module(script).Config(num_envs=4, train_frequency=4))
     with pytest.raises(UserError, match="--num-envs is 5: it must be at most --train-frequency, 4; raise"):
         validate(module(script).Config(num_envs=5, train_frequency=4))
+    validate(module(script).Config(num_envs=5, train_frequency=4, evaluate="an older run"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e308, -1e308])
