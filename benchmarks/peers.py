@@ -65,9 +65,9 @@ def main(task: dict) -> dict:
         """Create environments; ALE games get the preprocessing of DQN and no sticky actions."""
         if not is_game:
             return make_vec_env(task["env_id"], num_envs, seed=seed, vec_env_cls=kind)
-        importlib.import_module("ale_py")  # registers the games
         game = {"frameskip": 1, "repeat_action_probability": 0.0}  # the preprocessing skips frames
-        env = make_atari_env(task["env_id"], num_envs, seed=seed, vec_env_cls=kind, env_kwargs=game)
+        env_id = f"ale_py:{task['env_id']}"  # registers the games, in processes of their own as well
+        env = make_atari_env(env_id, num_envs, seed=seed, vec_env_cls=kind, env_kwargs=game)
         return VecFrameStack(env, 4)
 
     is_game = task["env_id"].startswith("ALE/")
