@@ -252,7 +252,7 @@ from pathlib import Path
 stacked = sys.argv[2] == "frames"
 shape = (4, 84, 84, 1) if stacked else (25_000,)
 space = gym.spaces.Box(0, 255, shape, np.uint8)
-capacity, frame_stack = (12_600, 4) if stacked else (2_000, 1)
+capacity, frame_stack = (13_500, 4) if stacked else (2_000, 1)
 buffer = ReplayBuffer(capacity, space, gym.spaces.Discrete(2), frame_stack=frame_stack)
 observation = np.zeros((1, *shape), np.uint8)
 for k in range(buffer.capacity + 10):  # wrapped
