@@ -283,4 +283,4 @@ def test_a_checkpoint_does_not_copy_the_replay_buffer(kind, tmp_path):
     assert saving < 0.05 and loading < 0.05
     with np.load(next(tmp_path.glob("checkpoints/*/buffer.npz"))) as file:
         assert json.loads(file["rng"].tobytes())["bit_generator"] == "PCG64"
-        assert len(file["rewards"]) == (2_000 if kind == "vectors" else 12_600)
+        assert len(file["rewards"]) == (2_000 if kind == "vectors" else 13_500)
