@@ -220,7 +220,7 @@ def train(config: Config) -> Result:
             run.record(infos)
 
         learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
-        metrics = update(buffer.rollout, tf.constant(np.float32(learning_rate)))  # a float would retrace
+        metrics = update(buffer.rollout, tf.constant(np.float32(learning_rate)))  # floats cause retracing
         agent.policy.refresh()
         run.log(learning_rate=learning_rate, **metrics)
         run.evaluate(evaluate, agent.policy.network)

@@ -160,9 +160,9 @@ def outputs_of(network: Callable[[tf.Tensor], tf.Tensor], rollout: Rollout) -> t
         return network(observations), network(next_observations)
     numbers = tf.concat([observations.numbers, next_observations.numbers], axis=0)
     distinct, rows = tf.raw_ops.UniqueV2(x=numbers, axis=[0])
-    num_parts = -(-tf.shape(distinct)[0] // IMAGES_AT_ONCE)
-    order = tf.range(num_parts * IMAGES_AT_ONCE) % tf.shape(distinct)[0]  # the last part is filled up
-    parts = tf.gather(distinct, tf.reshape(order, (-1, IMAGES_AT_ONCE)))
+    num_images = tf.shape(distinct)[0]
+    num_rows = -(-num_images // IMAGES_AT_ONCE) * IMAGES_AT_ONCE  # the last part is filled up
+    parts = tf.gather(distinct, tf.reshape(tf.range(num_rows) % num_images, (-1, IMAGES_AT_ONCE)))
 
     def outputs_of_part(part: tf.Tensor) -> tf.Tensor:
         return network(tf.gather(observations.frames, part))

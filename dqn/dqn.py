@@ -184,7 +184,7 @@ def train(config: Config) -> Result:
         if global_step > config.learning_starts and global_step % config.train_frequency < config.num_envs:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
             batches = buffer.sample(config.gradient_steps, config.batch_size)
-            metrics = agent.update(batches, tf.constant(np.float32(learning_rate)))  # a float would retrace
+            metrics = agent.update(batches, tf.constant(np.float32(learning_rate)))  # floats cause retracing
             agent.acting_network.refresh()
             run.log(epsilon=epsilon, learning_rate=learning_rate, **metrics)
         run.evaluate(evaluate, agent.q_network)

@@ -186,7 +186,7 @@ def train(config: Config) -> Result:
         if buffer.num_steps >= config.batch_size:
             learning_rate = config.learning_rate * (1.0 - config.anneal_learning_rate * run.progress)
             batch = make_batch(buffer.pop_episodes(), config.gamma)
-            metrics = agent.update(batch, tf.constant(np.float32(learning_rate)))  # a float would retrace
+            metrics = agent.update(batch, tf.constant(np.float32(learning_rate)))  # floats cause retracing
             agent.policy.refresh()
             run.log(learning_rate=learning_rate, **metrics)
         run.evaluate(evaluate, agent.policy.network)

@@ -215,8 +215,10 @@ def test_each_row_of_the_settings_is_a_command_that_the_script_accepts(row):
     from common.options import validate
 
     pair = isinstance(row, settings.Comparison)
-    ours = f"--num-envs {row.num_envs} {settings.command_line(row.ours)} {speed.NO_OUTPUT}" if pair else ""
-    arguments = ours or row.arguments
+    if pair:
+        arguments = f"--num-envs {row.num_envs} {settings.command_line(row.ours)} {speed.NO_OUTPUT}"
+    else:
+        arguments = row.arguments
     validate(options.parse(row.script, f"--env-id {row.env_id} {arguments}"))
     published = {(result["script"], result["env_id"]) for result in records.read_csv(tables.PUBLISHED)}
     assert pair or row.env_id in settings.THRESHOLDS or (row.script, row.env_id) in published
