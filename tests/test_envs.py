@@ -161,7 +161,7 @@ def test_integer_actions_are_rounded():
     env.reset()
     taken = []
     step = env.unwrapped.step
-    env.unwrapped.step = lambda action: taken.append(action) or step(action)  # it asserts that it is an action
+    env.unwrapped.step = lambda action: taken.append(action) or step(action)
     for action in ([-1.0, 0.0], [-0.6, 0.4], [-0.4, 0.6], [0.4, 1.4], [0.6, 1.6], [1.0, 2.0]):
         env.step(np.array(action, np.float32))
     np.testing.assert_array_equal(taken, [[-1, 0], [-1, 0], [0, 1], [0, 1], [1, 2], [1, 2]])
