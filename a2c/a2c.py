@@ -66,7 +66,7 @@ class Config(RunConfig):
     rmsprop_epsilon: Positive = 1e-5
     """ε of RMSProp, under the square root (the authors, by email: 0.1)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (all papers: 0.99)."""
+    """Discount factor γ (A3C, TRPO, and PPO: 0.99)."""
     gae_lambda: Fraction = 1.0
     """λ of the advantages: 0 gives one-step TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99)."""
     entropy_coefficient: NonNegative = 0.0

@@ -59,7 +59,7 @@ class Config(RunConfig):
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (A3C and PPO for Atari: 1)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (all papers: 0.99)."""
+    """Discount factor γ (A3C, TRPO, and PPO: 0.99)."""
     baseline: bool = True
     """Subtract V(s) from the returns."""
     entropy_coefficient: NonNegative = 0.0

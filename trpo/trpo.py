@@ -78,7 +78,7 @@ class Config(RunConfig):
     adam_epsilon: Positive = 1e-5
     """ε of Adam."""
     gamma: Fraction = 0.99
-    """Discount factor γ (all papers: 0.99)."""
+    """Discount factor γ (A3C, TRPO, and PPO: 0.99)."""
     gae_lambda: Fraction = 0.95
     """λ of the advantages: 0 gives one-step TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99)."""
     num_epochs: PositiveInt = 10
