@@ -10,7 +10,7 @@ van Hasselt, Guez & Silver, "Deep Reinforcement Learning with Double Q-learning"
 `terminated` is 1 if s' ends the episode; it is 0 if a time limit cuts the episode off at s'.
 
 Key idea: the maximum of noisy estimates is biased upward, and DQN both selects and evaluates the action
-with θ⁻. Here the online network θ selects it and θ⁻ evaluates it: they rarely overestimate the same action.
+with θ⁻. Here the online network θ selects it and θ⁻ evaluates it, which removes part of the bias.
 
 Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
 Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); many
