@@ -269,6 +269,8 @@ class Run:
             Stopped: after saving, if a signal ended the training loop.
         """
         model = next(iter(networks.values()))
+        if not (self._last_metrics or self.config.resume):
+            print("training ended before the first update: the model is untrained", flush=True)
         if self._last_row_step != self.global_step:
             self._write_row()
         self.save_checkpoint()
