@@ -162,7 +162,7 @@ class Agent(tf.Module):
         return Batch(*map(flatten, (rollout.observations, rollout.actions, advantages, returns)))
 
     def gae(self, deltas: tf.Tensor, not_done: tf.Tensor) -> tf.Tensor:
-        """Return the advantages (num_steps, num_envs), from the last step back to the first."""
+        """Return the advantages (num_steps, num_envs), computed from the last step back to the first."""
         discount = self.config.gamma * self.config.gae_lambda
 
         def advantage(next_advantage, step):

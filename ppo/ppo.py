@@ -188,7 +188,7 @@ class Agent(tf.Module):
         return Batch(observations, actions, flatten(advantages), flatten(returns), log_probs)
 
     def gae(self, deltas: tf.Tensor, not_done: tf.Tensor) -> tf.Tensor:
-        """Return the advantages (num_steps, num_envs), from the last step back to the first."""
+        """Return the advantages (num_steps, num_envs), computed from the last step back to the first."""
         discount = self.config.gamma * self.config.gae_lambda
 
         def advantage(next_advantage, step):

@@ -74,15 +74,6 @@ def test_action_spaces_it_does_not_serve_are_an_error_of_one_line(off_policy, tm
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("steps", "warned"), [(20, True), (40, False)])
-def test_a_run_without_an_update_says_so(off_policy, steps, warned, tmp_path, capsys):
-    config = off_policy.Config(env_id="tests.environments:BoxActions-v0", total_timesteps=steps, eager=True)
-    config.learning_starts, config.train_frequency, config.gradient_steps = 20, 10, 1
-    config.runs_dir, config.eval_episodes, config.hidden_sizes = str(tmp_path), 1, (8,)
-    off_policy.train(config)
-    assert ("ended before its first update: raise --total-timesteps" in capsys.readouterr().err) == warned
-
-
 def test_observations_and_actions_of_any_shape_and_type(off_policy, tmp_path):
     config = off_policy.Config(
         env_id="tests.environments:Shapes-v0", total_timesteps=40, learning_starts=20, train_frequency=10
