@@ -79,7 +79,6 @@ def cnn(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
-    orthogonal_weights: bool = False,
     output_gain: float = 1.0,
     first_layers: Sequence[keras.Layer] = (),
     last_layers: Sequence[keras.Layer] = (),
@@ -89,14 +88,15 @@ def cnn(
 
     Images of at least 36 pixels go through the three convolutions of Mnih et al. (2015), smaller ones
     through the single one of MinAtar (Young & Tian 2019). Dense layers follow (512 units there, 128 here).
+    The weights start as those of `tanh_mlp`. With Keras' default, they are so small that a frame hardly
+    changes the output, and on Pong, Adam switches nearly all units off before Q depends on the state.
 
     Args:
         input_shape: (height, width, channels), or (frames, height, width, channels) for stacked frames;
             pixels from 0 to 255, which the model scales itself.
         hidden_sizes: units of each dense layer after the convolutions.
         output_size: units of the output layer; None leaves it out.
-        orthogonal_weights: initialize as `tanh_mlp` does, instead of by Keras' default.
-        output_gain, first_layers, last_layers: as for `tanh_mlp`; the gain needs `orthogonal_weights`.
+        output_gain, first_layers, last_layers: as for `tanh_mlp`.
         name: name of the model.
 
     Raises:
@@ -108,20 +108,17 @@ def cnn(
             f"--network cnn needs images of 3 × 3 pixels or more, and these have {height} × {width}"
         )
 
-    def weights(gain: float) -> dict[str, keras.Initializer]:
-        return orthogonal(gain) if orthogonal_weights else {}
-
     layers = [keras.Input(input_shape), *first_layers]
     if frames:  # the frames become channels
         layers.append(keras.layers.Permute((2, 3, 1, 4)))
         layers.append(keras.layers.Reshape((height, width, frames[0] * channels)))
     layers.append(keras.layers.Rescaling(1 / 255))
     kinds = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(height, width) >= 36 else [(16, 3, 1)]
-    layers += [keras.layers.Conv2D(*kind, activation="relu", **weights(math.sqrt(2.0))) for kind in kinds]
+    layers += [keras.layers.Conv2D(*kind, activation="relu", **orthogonal(math.sqrt(2.0))) for kind in kinds]
     layers.append(keras.layers.Flatten())
-    layers += [keras.layers.Dense(size, "relu", **weights(math.sqrt(2.0))) for size in hidden_sizes]
+    layers += [keras.layers.Dense(size, "relu", **orthogonal(math.sqrt(2.0))) for size in hidden_sizes]
     if output_size is not None:
-        layers.append(keras.layers.Dense(output_size, **weights(output_gain)))
+        layers.append(keras.layers.Dense(output_size, **orthogonal(output_gain)))
     return keras.Sequential([*layers, *last_layers], name=name)
 
 
@@ -163,8 +160,7 @@ def orthogonal_network(
     network: str, first_layers: Sequence[keras.Layer] = ()
 ) -> Callable[..., keras.Sequential]:
     """Return the builder that policy-gradient scripts use for a kind of network: `tanh_mlp` or `cnn`."""
-    options = {"first_layers": first_layers} | ({"orthogonal_weights": True} if network == "cnn" else {})
-    return functools.partial(cnn if network == "cnn" else tanh_mlp, **options)
+    return functools.partial(cnn if network == "cnn" else tanh_mlp, first_layers=first_layers)
 
 
 def chain(first: keras.Sequential, second: keras.Sequential, *, name: str | None = None) -> keras.Sequential:
