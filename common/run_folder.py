@@ -10,7 +10,7 @@ from pathlib import Path
 import platform
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from common.errors import UserError
 from common.options import RunConfig
@@ -37,6 +37,30 @@ def create_run_folder(config: RunConfig) -> Path:
         reason = error.strerror or error
         raise UserError(f"cannot write to {config.runs_dir}: {reason}: choose another --runs-dir") from error
     raise UserError(f"{config.runs_dir} already has 1000 runs named {name}: choose another --runs-dir")
+
+
+def lock(folder: Path) -> TextIO | None:
+    """Lock a run folder until this process ends; return the file to keep open (None on Windows).
+
+    Two processes in one folder would delete each other's checkpoints and rows.
+
+    Raises:
+        UserError: if another process has the lock, on this machine or on one that shares the file system.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    with write_errors(folder):
+        file = (folder / ".lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process itself may lock it again
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise UserError(f"the run {folder} is still going on in another process: wait, or stop it") from error
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def save_config(config: RunConfig, folder: Path) -> None:

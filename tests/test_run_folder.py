@@ -9,6 +9,7 @@ import platform
 from common.checkpoint import Checkpoints
 from common.errors import UserError
 from common.options import RunConfig
+from common.run import Run
 from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
 from common.saved_model import save_model
 import keras
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from dqn.dqn import Config
+from q_learning import q_learning
 from tests.conftest import error_line
 
 
@@ -48,6 +50,14 @@ def test_a_folder_without_a_readable_config_is_not_a_run_folder(content, tmp_pat
         (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"is not a run folder: it has no readable config\.json"):
         load_config(tmp_path)
+
+
+def test_a_run_that_is_going_on_cannot_be_resumed_by_another_process(command, tmp_path):
+    run = Run(q_learning.Config(runs_dir=str(tmp_path)))
+    run.checkpoint()
+    line = error_line(command("q_learning", "--resume", run.folder))
+    assert line == f"error: the run {run.folder} is still going on in another process: wait, or stop it"
+    Run(q_learning.Config(resume=str(run.folder))).checkpoint()  # this process may continue its own
 
 
 def test_a_runs_dir_that_cannot_be_written_is_one_line_at_the_start(command, tmp_path):
