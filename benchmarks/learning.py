@@ -20,17 +20,17 @@ import os
 from pathlib import Path
 import sys
 
-import tyro
+from common.errors import UserError
 
-from benchmarks import curves, job, options, records, workers
-from benchmarks.settings import TASKS, THRESHOLDS, Task, select
+from benchmarks import cli, curves, job, options, records, workers
+from benchmarks.settings import TASKS, THRESHOLDS, ScriptName, Task, select
 
 
 @dataclass
 class Options:
     """What to run, and where."""
 
-    scripts: tuple[str, ...] = ()
+    scripts: tuple[ScriptName, ...] = ()
     """Scripts to run (default: all in learning.toml)."""
     envs: tuple[str, ...] = ()
     """Environments to run (default: all in learning.toml)."""
@@ -102,12 +102,18 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
 
 
 def plan(chosen: Options) -> list[Job]:
-    """Return the runs that the command line selects and that have no row yet."""
+    """Return the runs that the command line selects and that have no row yet.
+
+    Raises:
+        UserError: if it selects none, or if there are no workers.
+    """
+    if chosen.workers < 1:
+        raise UserError(f"--workers is {chosen.workers}: it must be at least 1")
     tasks = select(TASKS, chosen.scripts, chosen.envs)
     if not tasks and chosen.scripts and chosen.envs:  # not in learning.toml: the script's defaults
         tasks = [Task(script, env_id) for script in chosen.scripts for env_id in chosen.envs]
     if not tasks:
-        sys.exit("error: learning.toml has no such row: choose one of its rows, or give --scripts and --envs")
+        raise UserError("learning.toml has no such row: choose one of its rows, or give --scripts and --envs")
     jobs = [Job(task, seed, chosen.extra) for task in tasks for seed in chosen.seeds or range(task.seeds)]
     return [work for work in jobs if not done(work, chosen.results)]
 
@@ -166,8 +172,4 @@ def main(chosen: Options) -> int:
 
 
 if __name__ == "__main__":
-    job.exit_on_sigterm()
-    try:
-        sys.exit(min(1, main(tyro.cli(Options, description=__doc__))))
-    except KeyboardInterrupt:
-        sys.exit("interrupted: repeat the command to continue")
+    cli.run(main, Options)

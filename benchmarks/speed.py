@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks import curves, job, records
+from benchmarks import cli, curves, job, records
 from benchmarks.options import defaults
-from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, command_line, select
+from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, ScriptName, command_line, select
 
 NO_OUTPUT = "--eval-episodes 0 --checkpoint-frequency 0 --no-save-model"  # the libraries save nothing either
 NUM_ENVS = (1, 2, 4, 8, 16, 32, 64)
@@ -37,7 +37,7 @@ class Options:
 
     what: tyro.conf.Positional[Literal["pairs", "num-envs", "solve"]] = "pairs"
     """pairs: compared with libraries; num-envs: with 1 to 64 environments; solve: time to solve a task."""
-    scripts: tuple[str, ...] = ()
+    scripts: tuple[ScriptName, ...] = ()
     """Scripts to measure (default: all in speed.toml or race.toml)."""
     envs: tuple[str, ...] = ()
     """Environments to measure (default: all)."""
@@ -191,7 +191,10 @@ def solve(options: Options) -> None:
         records.replace_rows(options.results / "time_to_solve.csv", rows, key)
 
 
+def main(options: Options) -> None:
+    """Measure what was chosen."""
+    {"pairs": pairs, "num-envs": num_envs, "solve": solve}[options.what](options)
+
+
 if __name__ == "__main__":
-    job.exit_on_sigterm()
-    chosen = tyro.cli(Options, description=__doc__)
-    {"pairs": pairs, "num-envs": num_envs, "solve": solve}[chosen.what](chosen)
+    cli.run(main, Options)

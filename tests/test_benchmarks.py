@@ -11,16 +11,21 @@ import subprocess
 import sys
 import time
 
+from common.errors import UserError
 import psutil
 import pytest
 
 from benchmarks import (
+    animation,
     cells,
+    cli,
     curves,
     figures,
     job,
     learning,
     options,
+    overestimation,
+    policies,
     records,
     report,
     settings,
@@ -83,7 +88,7 @@ def test_a_changed_command_is_planned_again_and_a_longer_list_of_seeds_only_adds
     assert [work.seed for work in learning.plan(learning.Options(results=results, seeds=(0, 1, 2)))] == [2]
     assert len(learning.plan(learning.Options(results=results, extra="--gamma 0.9"))) == 2
     assert learning.plan(learning.Options(results=results, extra="--gamma 0.99 --no-save-model")) == []
-    with pytest.raises(SystemExit, match="no such row"):
+    with pytest.raises(UserError, match="no such row"):
         learning.plan(learning.Options(results=results, scripts=("sarsa",)))
 
 
@@ -153,6 +158,51 @@ def test_the_figures_of_the_advice_are_those_of_the_results():
                 cells.middle(frame["solved_step"]),
                 cells.middle(frame["solved_seconds"], 1),
             )
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "line"),
+    [
+        (None, 0, ""),
+        (3, 1, ""),
+        (UserError("it is wrong: mend it"), 2, "error: it is wrong: mend it\n"),
+        (subprocess.CalledProcessError(2, "dqn.py"), 2, ""),
+        (KeyboardInterrupt(), "interrupted: repeat the command to continue", ""),
+    ],
+)
+def test_exit_codes(result, code, line, monkeypatch, capsys):
+    def main(chosen):
+        assert chosen.scripts == ("dqn",)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(job, "exit_on_sigterm", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["learning.py", "--scripts", "dqn"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main, learning.Options)
+    assert stop.value.code == code and capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "words"),
+    [
+        (learning, "--scripts sarsa --envs CartPole-v1", "sarsa"),
+        (learning, "--workers 0", "--workers is 0: it must be at least 1"),
+        (speed, "pairs --scripts sarsa", "sarsa"),
+        (policies, "sarsa", "sarsa"),
+        (animation, "nowhere", "nowhere is not a run folder"),
+        (overestimation, "", "name the scripts to compare"),
+        (overestimation, "ppo", "ppo"),
+        (overestimation, "dqn --plot-only --results nowhere", "measure first, without --plot-only"),
+    ],
+)
+def test_wrong_arguments_are_told_without_a_traceback(program, arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(job, "exit_on_sigterm", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["program.py", *arguments.split()])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(program.main, program.Options)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
@@ -493,9 +543,9 @@ def test_runs_from_ray_are_shown_beside_those_of_the_pool(reported):
 
 
 def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
-    with pytest.raises(SystemExit, match="no table speeds"):
+    with pytest.raises(UserError, match="no table speeds"):
         report.fill("<!-- benchmarks: speeds -->\n<!-- end of benchmarks -->", tmp_path)
-    with pytest.raises(SystemExit, match="needs its"):
+    with pytest.raises(UserError, match="needs its"):
         report.fill("<!-- benchmarks: speed -->\n", tmp_path)
 
 
