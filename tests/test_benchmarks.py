@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,45 @@ def test_evaluations_during_training_are_kept_and_only_a_run_without_them_is_rep
     assert path.exists()  # the row without the option is satisfied too
     main(SHORT | {"gamma": 0.9})
     assert not path.exists()  # those of the earlier run are gone
+
+
+def test_a_run_that_was_cut_off_is_continued(short_run, monkeypatch, tmp_path):
+    """It has no evaluation yet. Its rows stay, and its seconds count."""
+    task = settings.Task("q_learning", "CartPole-v1", {"total_timesteps": 1500, "eval_episodes": 3})
+    runs, finished = tmp_path / "runs", short_run("q_learning")[1]
+    folder = runs / finished.name
+    shutil.copytree(finished, folder)
+    assert learning.unfinished(learning.Job(task, 0), runs) is None
+    (folder / "evaluation.json").unlink()
+    assert learning.unfinished(learning.Job(task, 0), runs) == folder
+    for other in (
+        learning.Job(task, 1),
+        learning.Job(task, 0, "--gamma 0.9"),
+        learning.Job(task, 0, "--eval-frequency 500"),
+        learning.Job(dataclasses.replace(task, script="dqn"), 0),
+    ):
+        assert learning.unfinished(other, runs) is None
+    (counters,) = folder.glob("checkpoints/*/run.json")
+    before = json.loads(counters.read_text()) | {"seconds": 1000.0}
+    counters.write_text(json.dumps(before))
+    monkeypatch.setattr(learning, "TASKS", [task])
+    chosen = learning.Options(results=tmp_path, seeds=(0,), runs_dir=str(runs))
+    assert learning.main(chosen) == 0 and list(runs.iterdir()) == [folder]
+    (row,) = records.read_csv(tmp_path / "learning" / task.file)
+    assert row["command"].endswith(f"--eval-episodes 3  # continued at step {before['global_step']}")
+    assert 1000 < float(row["whole_seconds"]) < 1100
+    assert learning.plan(chosen) == []
+    shutil.rmtree(folder / "checkpoints")  # nothing to continue from
+    (folder / "evaluation.json").unlink()
+    assert learning.unfinished(learning.Job(task, 0), runs) is None
+
+
+def test_a_continued_run_says_in_its_command_how_often_it_was_evaluated(tmp_path):
+    work = learning.Job(settings.Task("q_learning", "CartPole-v1", {"eval_frequency": 700}), 0)
+    row = {"seed": 0, "options": json.dumps(options.resolved("q_learning", work.arguments))}
+    row |= {"command": f"python q_learning/q_learning.py {work.arguments}  # continued at step 300"}
+    records.write_csv(tmp_path / "learning" / work.task.file, [row])
+    assert learning.done(work, tmp_path)
 
 
 def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
