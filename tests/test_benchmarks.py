@@ -351,6 +351,18 @@ def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     assert records.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
 
 
+def test_a_write_that_fails_leaves_the_old_rows(tmp_path, monkeypatch):
+    records.write_csv(tmp_path / "rows.csv", [{"seed": 1}])
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        records.replace_rows(tmp_path / "rows.csv", [{"seed": 2}], ("seed",))
+    assert records.read_csv(tmp_path / "rows.csv") == [{"seed": "1"}]
+
+
 def test_a_line_of_evaluations_that_is_still_being_written_is_left_out(tmp_path):
     path = tmp_path / "evaluations.csv"
     assert curves.read_evaluations(path) == []
