@@ -74,13 +74,13 @@ def save_config(config: RunConfig, folder: Path) -> None:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a run folder.
+    """Read the config.json of a run folder; infinity, a limit that older runs switched off, becomes None.
 
     Raises:
         UserError: if it is missing or not valid JSON.
     """
     try:
-        return json.loads((folder / "config.json").read_text())
+        return json.loads((folder / "config.json").read_text(), parse_constant=lambda constant: None)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
 

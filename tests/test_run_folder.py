@@ -7,8 +7,9 @@ from pathlib import Path
 import platform
 
 from common.checkpoint import Checkpoints
+from common.cli import parse_config
 from common.errors import UserError
-from common.options import RunConfig
+from common.options import RunConfig, validate
 from common.run import Run
 from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
 from common.saved_model import save_model
@@ -42,6 +43,12 @@ def test_config_json_has_options_algorithm_and_versions(tmp_path):
     assert content["versions"]["python"] == platform.python_version()
     assert content["versions"]["keras"] == keras.__version__
     assert {"numpy", "gymnasium", "tensorflow"} <= set(content["versions"])
+
+
+def test_a_limit_that_an_older_run_switched_off_with_infinity_is_none(tmp_path):
+    (tmp_path / "config.json").write_text('{"max_grad_norm": Infinity, "gamma": 0.9}')
+    assert load_config(tmp_path) == {"max_grad_norm": None, "gamma": 0.9}
+    validate(parse_config(Config, ["--evaluate", str(tmp_path)]))
 
 
 @pytest.mark.parametrize("content", [None, "{", "\udcff"])
