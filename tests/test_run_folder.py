@@ -1,6 +1,7 @@
 """The run folder: its name, config.json, and writes that are on the disk before they count."""
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from common.cli import parse_config
 from common.errors import UserError
 from common.options import RunConfig, validate
 from common.run import Run
-from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
+from common.run_folder import create_run_folder, load_config, lock, save_config, write_errors, write_text
 from common.saved_model import save_model
 import keras
 import numpy as np
@@ -65,6 +66,14 @@ def test_a_run_that_is_going_on_cannot_be_resumed_by_another_process(command, tm
     line = error_line(command("q_learning", "--resume", run.folder))
     assert line == f"error: the run {run.folder} is still going on in another process: wait, or stop it"
     Run(q_learning.Config(resume=str(run.folder))).checkpoint()  # this process may continue its own
+
+
+def test_a_file_system_without_locks_does_not_stop_a_run(monkeypatch, tmp_path):
+    def fail(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", fail)
+    lock(tmp_path).close()
 
 
 def test_a_runs_dir_that_cannot_be_written_is_one_line_at_the_start(command, tmp_path):
