@@ -21,6 +21,7 @@ import sys
 import time
 from typing import Any, Literal
 
+from common.errors import UserError
 import tyro
 
 from benchmarks import cli, curves, job, records
@@ -154,9 +155,16 @@ def undisturbed(measure: Callable[..., dict], *what: Any, options: Options) -> d
     return row
 
 
+def selected(rows: list[Comparison], scripts: tuple[str, ...], envs: tuple[str, ...]) -> list[Comparison]:
+    """Return the rows of some scripts and environments; UserError if there are none."""
+    if not (chosen := select(rows, scripts, envs)):
+        raise UserError(f"no row for {' '.join([*scripts, *envs])}: choose one of speed.toml or race.toml")
+    return chosen
+
+
 def measure_all(rows: list[Comparison], measure: Callable, options: Options) -> Iterator[list[dict]]:
     """Yield the results of each script and library."""
-    for row in select(rows, options.scripts, options.envs):
+    for row in selected(rows, options.scripts, options.envs):
         if options.executors and row.executor not in options.executors:
             continue
         for library in (peer for peer in row.peers if peer in options.peers):
@@ -172,7 +180,7 @@ def pairs(options: Options) -> None:
 
 def num_envs(options: Options) -> None:
     """Write num_envs.csv: steps per second for each number of environments."""
-    pairs = select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
+    pairs = selected(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
     last = {(pair.script, pair.env_id): pair for pair in pairs}  # has most environments
     for pair in last.values():
         chosen = defaults(pair.script) | pair.ours

@@ -230,6 +230,8 @@ def test_exit_codes(result, code, line, monkeypatch, capsys):
         (learning, "--scripts sarsa --envs CartPole-v1", "sarsa"),
         (learning, "--workers 0", "--workers is 0: it must be at least 1"),
         (speed, "pairs --scripts sarsa", "sarsa"),
+        (speed, "solve --envs Pong-v5", "no row for Pong-v5"),
+        (speed, "num-envs --scripts sac", "no row for sac CartPole-v1"),
         (policies, "sarsa", "sarsa"),
         (animation, "nowhere", "nowhere is not a run folder"),
         (overestimation, "", "name the scripts to compare"),
