@@ -1,13 +1,15 @@
 """Overestimation of critics: the value that a critic predicts, compared with the return that its policy gets.
 
     python benchmarks/overestimation.py dqn double_dqn                 # the scripts' default task, 5 seeds
+    python benchmarks/overestimation.py dqn double_dqn --env-id FrozenLake8x8-v1 --initial-value 0
     python benchmarks/overestimation.py ddpg td3
     python benchmarks/overestimation.py dqn double_dqn --plot-only     # only the figure, from the table
 
-During training with default options, the greedy policy plays 20 episodes from the same first states at every
-row of metrics.csv. `stated` is the mean of max_a Q(s, a) over these states, or of Q(s, μ(s)) (TD3: its first
-critic); `realised` is the mean discounted return of the episodes; `overestimation` is their difference. They
-are columns of metrics.csv and of benchmarks/results/overestimation_<last script>.csv, next to its figure.
+During training with default options (except those given), the greedy policy plays 20 episodes from the same
+first states at every row of metrics.csv. `stated` is the mean of max_a Q(s, a) over these states, or of
+Q(s, μ(s)) (TD3: its first critic); `realised` is the mean discounted return of the episodes;
+`overestimation` is their difference. They are columns of metrics.csv and of
+benchmarks/results/overestimation_<last script>.csv, next to its figure.
 """
 
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ class Options:
     """Environment with vector observations (default: the last script's)."""
     total_timesteps: int | None = None
     """Length of each run (default: the last script's)."""
+    initial_value: float | None = None
+    """Initial Q of dqn, double_dqn and dueling_dqn (default: theirs, which suits CartPole)."""
     seeds: int = 5
     """Number of runs per script."""
     results: Path = records.RESULTS
@@ -101,6 +105,8 @@ def train(options: Options) -> list[dict[str, Any]]:
             shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0}
             shared["env_id"] = options.env_id or defaults.env_id
             shared["total_timesteps"] = options.total_timesteps or defaults.total_timesteps
+            if options.initial_value is not None:
+                shared["initial_value"] = options.initial_value
             module.train(module.Config(**shared))
     return rows
 

@@ -269,6 +269,6 @@ def _check_action_space(
         )
     if bounded and not space.is_bounded():
         raise UserError(
-            f"{script} scales its actions to their bounds, and {config.env_id} has {space}: wrap it in"
-            " gymnasium.wrappers.RescaleAction, or choose another script (see README.md)"
+            f"{script} scales its actions to their bounds, and {config.env_id} has {space}: give it"
+            " finite bounds with gymnasium.wrappers.TransformAction, or choose another script (see README.md)"
         )

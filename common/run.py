@@ -270,6 +270,8 @@ class Run:
             Stopped: after saving, if a signal ended the training loop.
         """
         model = next(iter(networks.values()))
+        if not (self._last_metrics or self.config.resume or self.stop_signal.number):
+            print("warning: the run ended before its first update: raise --total-timesteps", file=sys.stderr)
         if self._last_row_step != self.global_step:
             self._write_row()
         self.save_checkpoint()

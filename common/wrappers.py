@@ -11,6 +11,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 import numpy as np
 
 MAX_CELLS = 10**8  # states of a table
+HUGE = 1e30  # some spaces use huge numbers for infinity
 
 
 class KeepEpisodeInfo(gym.Wrapper):
@@ -190,7 +191,7 @@ def discretize(env: gym.Env, bins: Sequence[int]) -> gym.Env:
             " lower it, or choose a script with a network"
         )
     low, high = space.low.reshape(-1).astype(float), space.high.reshape(-1).astype(float)
-    unbounded = ~(np.abs(low) < 1e30) | ~(np.abs(high) < 1e30)  # some spaces use huge numbers for infinity
+    unbounded = ~(np.abs(low) < HUGE) | ~(np.abs(high) < HUGE)
     if unbounded.any():
         lowest, highest = (np.array(edges) for edges in random_range(env.spec.id))
         low, high = np.where(unbounded, lowest, low), np.where(unbounded, highest, high)
@@ -236,16 +237,22 @@ def as_image(env: gym.Env) -> gym.Env:
 
 
 def with_flat_float32_actions(env: gym.Env) -> gym.Env:
-    """Make Box actions float32 arrays of one axis."""
+    """Make Box actions float32 arrays of one axis; bounds of `HUGE` and beyond become infinite.
+
+    Actions of an integer space are rounded: truncation would almost never give the highest one.
+    """
     space = env.action_space
-    if len(space.shape) == 1 and space.dtype == np.float32:
+    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+    low, high = np.where(low > -HUGE, low, -np.inf), np.where(high < HUGE, high, np.inf)
+    flat = gym.spaces.Box(low.astype(np.float32), high.astype(np.float32))
+    if flat == space:
         return env
-    low, high = space.low.ravel().astype(np.float32), space.high.ravel().astype(np.float32)
-    return gym.wrappers.TransformAction(
-        env,
-        lambda action: np.clip(np.reshape(action, space.shape), space.low, space.high).astype(space.dtype),
-        gym.spaces.Box(low, high),
-    )
+
+    def original(action: np.ndarray) -> np.ndarray:
+        action = np.clip(np.reshape(action, space.shape), space.low, space.high)
+        return (np.rint(action) if space.dtype.kind in "iu" else action).astype(space.dtype)
+
+    return gym.wrappers.TransformAction(env, original, flat)
 
 
 class KeepNumbers(gym.ObservationWrapper):

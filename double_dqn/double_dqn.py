@@ -10,7 +10,7 @@ van Hasselt, Guez & Silver, "Deep Reinforcement Learning with Double Q-learning"
 `terminated` is 1 if s' ends the episode; it is 0 if a time limit cuts the episode off at s'.
 
 Key idea: the maximum of noisy estimates is biased upward, and DQN both selects and evaluates the action
-with θ⁻. Here the online network θ selects it and θ⁻ evaluates it: they rarely overestimate the same action.
+with θ⁻. Here the online network θ selects it and θ⁻ evaluates it, which removes part of the bias.
 
 Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
 Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); many
@@ -46,7 +46,7 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
-    """Initial learning rate of Adam (paper: 2.5e-4, RMSProp)."""
+    """Initial learning rate of Adam (DQN: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 0)."""
     adam_epsilon: Positive = 3.125e-4
@@ -58,13 +58,13 @@ class Config(RunConfig):
     tau: Fraction = 1.0
     """Target update rate τ: 1 copies the online network (paper)."""
     target_network_frequency: PositiveInt = 100
-    """Gradient steps C between target updates (paper: 10,000; tuned Double DQN: 30,000)."""
+    """Gradient steps C between target updates (DQN: 10,000; tuned Double DQN: 30,000)."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration rate ε at the first step (paper: 1)."""
     end_epsilon: Fraction = 0.02
-    """Exploration rate ε after the annealing (paper: 0.1; tuned Double DQN: 0.01)."""
+    """Exploration rate ε after the annealing (DQN: 0.1; tuned Double DQN: 0.01)."""
     exploration_fraction: PositiveFraction = 0.2
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000

@@ -49,7 +49,7 @@ class Config(RunConfig):
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     learning_rate: Positive = 1e-3
-    """Initial learning rate of Adam (paper: 2.5e-4, RMSProp)."""
+    """Initial learning rate of Adam (DQN: 2.5e-4, RMSProp)."""
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (paper: 0)."""
     adam_epsilon: Positive = 3.125e-4
@@ -61,13 +61,13 @@ class Config(RunConfig):
     tau: Fraction = 1.0
     """Target update rate τ: 1 copies the online network (paper)."""
     target_network_frequency: PositiveInt = 100
-    """Gradient steps C between target updates (paper: 10,000; tuned Double DQN: 30,000)."""
+    """Gradient steps C between target updates (DQN: 10,000; tuned Double DQN: 30,000)."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0
     """Exploration rate ε at the first step (paper: 1)."""
     end_epsilon: Fraction = 0.02
-    """Exploration rate ε after the annealing (paper: 0.1; tuned Double DQN: 0.01)."""
+    """Exploration rate ε after the annealing (DQN: 0.1; tuned Double DQN: 0.01)."""
     exploration_fraction: PositiveFraction = 0.2
     """Fraction of training over which ε is annealed, linearly (paper: 0.02)."""
     learning_starts: NonNegativeInt = 1_000

@@ -59,7 +59,7 @@ class Config(RunConfig):
     anneal_learning_rate: Fraction = 1.0
     """Fraction of the learning rate removed by the end of training, linearly (A3C and PPO for Atari: 1)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (all papers: 0.99)."""
+    """Discount factor γ (A3C, TRPO, and PPO: 0.99)."""
     baseline: bool = True
     """Subtract V(s) from the returns."""
     entropy_coefficient: NonNegative = 0.0
@@ -69,7 +69,7 @@ class Config(RunConfig):
     normalize_advantages: bool = True
     """Normalize advantages to mean 0 and standard deviation 1 (authors' code of PPO and TRPO: yes)."""
     normalize_observations: bool = False
-    """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
+    """Normalize observations by their running mean and standard deviation (PPO's code for MuJoCo: yes)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
     network: Literal["mlp", "cnn"] = "mlp"

@@ -68,7 +68,7 @@ class Config(RunConfig):
     batch_size: PositiveInt = 256
     """Transitions in a minibatch (TD3: 100; SAC: 256)."""
     learning_starts: NonNegativeInt = 1_000
-    """Steps of uniformly random actions before the first update (both papers: 1,000 or 10,000)."""
+    """Steps of uniformly random actions before the first update (TD3 and SAC's code: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
     """Environment steps, over all environments, between calls of the update (both papers: 1)."""
     gradient_steps: PositiveInt = 50

@@ -243,6 +243,9 @@ _BITS = gym.spaces.MultiBinary(3)
 _TUPLE = gym.spaces.Tuple((gym.spaces.Discrete(99), gym.spaces.Box(-1.0, 99.0, (2,), np.float64)))
 _ACTIONS_UNIT = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 _ACTIONS_INFINITE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+_ACTIONS_HUGE = gym.spaces.Box(np.finfo(np.float32).min, np.finfo(np.float32).max, (2,), np.float32)
+_ACTIONS_HUGE_64 = gym.spaces.Box(-1e300, 1e300, (2,), np.float64)
+_ACTIONS_INTEGER = gym.spaces.Box(np.array([-1, 0]), np.array([1, 2]), dtype=np.int64)
 _ACTIONS_HALF_INFINITE = gym.spaces.Box(
     np.array([1.0, -np.inf, -2.0], np.float32), np.array([np.inf, 0.5, 2.0], np.float32)
 )
@@ -301,6 +304,9 @@ for name, entry_point, options in [
     ("Quadratic-v0", Quadratic, {}),
     ("InfiniteActions-v0", Counter, {"action_space": _ACTIONS_INFINITE}),
     ("HalfInfiniteActions-v0", Counter, {"action_space": _ACTIONS_HALF_INFINITE}),
+    ("HugeActions-v0", Counter, {"action_space": _ACTIONS_HUGE}),
+    ("HugeActions64-v0", Counter, {"action_space": _ACTIONS_HUGE_64}),
+    ("IntegerActions-v0", Counter, {"action_space": _ACTIONS_INTEGER}),
     ("NanReward-v0", Counter, {"bad": "reward"}),
     ("InfObservation-v0", Counter, {"bad": "observation"}),
     ("InfFinalObservation-v0", Counter, {"bad": "observation", "length": 2}),

@@ -607,3 +607,12 @@ def test_the_pages_show_the_results_that_are_there():
     for page in [*ROOT.glob("README.md"), *ROOT.glob("*/README.md")]:
         text = page.read_text()
         assert report.fill(text, records.RESULTS) == text, f"{page}: run python benchmarks/report.py"
+
+
+def test_overestimation_starts_from_the_initial_value_that_is_asked_for(module, monkeypatch):
+    dqn, configs = module("dqn"), []
+    monkeypatch.setattr(dqn, "train", configs.append)
+    monkeypatch.setattr(dqn, "Run", dqn.Run)  # is replaced, and restored here
+    for value in (None, 0.0):
+        overestimation.train(overestimation.Options(scripts=("dqn",), seeds=1, initial_value=value))
+    assert [config.initial_value for config in configs] == [dqn.Config().initial_value, 0.0]

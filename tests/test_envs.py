@@ -137,11 +137,34 @@ def test_a_script_for_box_actions_refuses_discrete_ones():
         make_envs(ddpg.Config(env_id="CartPole-v1"), gym.spaces.Box, bounded=True)
 
 
-def test_an_actor_that_scales_to_the_bounds_needs_bounds():
-    config = td3.Config(env_id="tests.environments:InfiniteActions-v0")
-    with pytest.raises(UserError, match="RescaleAction, or choose another script"):
+@pytest.mark.parametrize("bounds", ["InfiniteActions", "HugeActions", "HugeActions64"])
+def test_an_actor_that_scales_to_the_bounds_needs_bounds(bounds):
+    """Huge ones stand for infinity: arithmetic with them overflows."""
+    config = td3.Config(env_id=f"tests.environments:{bounds}-v0")
+    with pytest.raises(UserError, match="TransformAction, or choose another script"):
         make_envs(config, gym.spaces.Box, bounded=True)
-    make_envs(config, gym.spaces.Box)
+    space = make_envs(config, gym.spaces.Box).single_action_space
+    assert np.isinf(space.low).all() and np.isinf(space.high).all()
+
+
+def test_the_advice_for_actions_without_bounds_works():
+    env = gym.make("tests.environments:InfiniteActions-v0", disable_env_checker=True)
+    env = gym.wrappers.TransformAction(env, lambda action: action, gym.spaces.Box(-1.0, 1.0, (2,)))
+    env.reset()
+    env.step(env.action_space.sample())
+
+
+def test_integer_actions_are_rounded():
+    """Truncation would almost never give the highest one."""
+    env = make_env("tests.environments:IntegerActions-v0")
+    assert env.action_space == gym.spaces.Box(np.float32([-1.0, 0.0]), np.float32([1.0, 2.0]))
+    env.reset()
+    taken = []
+    step = env.unwrapped.step
+    env.unwrapped.step = lambda action: taken.append(action) or step(action)
+    for action in ([-1.0, 0.0], [-0.6, 0.4], [-0.4, 0.6], [0.4, 1.4], [0.6, 1.6], [1.0, 2.0]):
+        env.step(np.array(action, np.float32))
+    np.testing.assert_array_equal(taken, [[-1, 0], [-1, 0], [0, 1], [0, 1], [1, 2], [1, 2]])
 
 
 @pytest.mark.parametrize("error", [gym.error.DependencyNotInstalled("no box2d"), ImportError("no ale_py")])

@@ -66,7 +66,7 @@ def test_q_of_a_one_state_environment(off_policy, name, value, tmp_path):
 def test_action_spaces_it_does_not_serve_are_an_error_of_one_line(off_policy, tmp_path):
     for env_id, words in (
         ("CartPole-v1", "needs a Box action space.*choose another script"),
-        ("tests.environments:InfiniteActions-v0", "RescaleAction, or choose another script"),
+        ("tests.environments:InfiniteActions-v0", "TransformAction, or choose another script"),
     ):
         with pytest.raises(UserError, match=words) as error:
             off_policy.train(off_policy.Config(env_id=env_id, runs_dir=str(tmp_path)))

@@ -294,7 +294,7 @@ def test_traces(on_policy, tmp_path, agents):
     assert agents[0].update.experimental_get_tracing_count() <= allowed < agents[0].optimizer.iterations
 
 
-@pytest.mark.parametrize("bounds", ["InfiniteActions", "HalfInfiniteActions", "BoxActions"])
+@pytest.mark.parametrize("bounds", ["InfiniteActions", "HalfInfiniteActions", "HugeActions", "BoxActions"])
 def test_any_bounds_of_actions(on_policy, bounds, tmp_path):
     """The environments assert that the actions are in their space."""
     options = small(on_policy, env_id=f"tests.environments:{bounds}-v0", normalize_observations=True)

@@ -1,5 +1,6 @@
 """A run: its files, the same numbers from the same seed, signals, resuming, progress, and rows."""
 
+import dataclasses
 import json
 from pathlib import Path
 import re
@@ -274,6 +275,23 @@ def test_a_model_is_not_saved_if_not_asked_for(tmp_path, module, capsys):
     config = q_learning.Config(total_timesteps=50, eval_episodes=0, save_model=False, runs_dir=str(tmp_path))
     result = q_learning.train(config)
     assert not list(result.folder.glob("model.*")) and "model:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("updates", [0, 1])
+def test_a_run_that_ends_before_the_first_update_says_so(updates, tmp_path, capsys):
+    config = RunConfig(total_timesteps=10, eval_episodes=0, save_model=False, runs_dir=str(tmp_path))
+    run = Run(config)
+    run.checkpoint()
+    for _ in run.steps(10):
+        if updates:
+            run.log(td_loss=1.0)
+    run.finish(None, table=np.zeros(1))
+    assert ("ended before its first update" in capsys.readouterr().err) == (not updates)
+
+    resumed = Run(dataclasses.replace(config, resume=str(run.folder)))  # at its last step
+    resumed.checkpoint()
+    resumed.finish(None, table=np.zeros(1))
+    assert "first update" not in capsys.readouterr().err
 
 
 def test_a_script_copied_out_with_common_beside_it_runs(tmp_path):

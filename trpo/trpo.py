@@ -78,9 +78,9 @@ class Config(RunConfig):
     adam_epsilon: Positive = 1e-5
     """ε of Adam."""
     gamma: Fraction = 0.99
-    """Discount factor γ (all papers: 0.99)."""
+    """Discount factor γ (A3C, TRPO, and PPO: 0.99)."""
     gae_lambda: Fraction = 0.95
-    """λ of the advantages: 0 gives one-step TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99)."""
+    """λ of the advantages: 0 gives TD errors, 1 n-step returns (A3C: 1; GAE: 0.92 to 0.99; PPO: 0.95)."""
     num_epochs: PositiveInt = 10
     """Epochs of the critic per rollout."""
     num_minibatches: PositiveInt = 16
@@ -100,9 +100,9 @@ class Config(RunConfig):
     normalize_advantages: bool = True
     """Normalize advantages to mean 0 and standard deviation 1 (authors' code of PPO and TRPO: yes)."""
     normalize_observations: bool = False
-    """Normalize observations by their running mean and standard deviation (PPO for MuJoCo: yes)."""
+    """Normalize observations by their running mean and standard deviation (PPO's code for MuJoCo: yes)."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return (PPO for MuJoCo: yes)."""
+    """Divide rewards by the running standard deviation of discounted returns; clip to ±10 (PPO's code)."""
     initial_log_std: float = 0.0
     """Initial log σ of a Gaussian policy, with σ in half ranges of the action."""
     network: Literal["mlp", "cnn"] = "mlp"
@@ -190,7 +190,7 @@ class Agent(tf.Module):
         return Batch(observations, actions, flatten(advantages), flatten(returns), log_probs)
 
     def gae(self, deltas: tf.Tensor, not_done: tf.Tensor) -> tf.Tensor:
-        """Return the advantages (num_steps, num_envs), from the last step back to the first."""
+        """Return the advantages (num_steps, num_envs), computed from the last step back to the first."""
         discount = self.config.gamma * self.config.gae_lambda
 
         def advantage(next_advantage, step):
