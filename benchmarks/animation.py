@@ -9,7 +9,6 @@ policies/<script>/episode.gif and the table of policies/README.md.
 """
 
 from dataclasses import dataclass
-import json
 from pathlib import Path
 import re
 import shutil
@@ -17,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 
+from common.run_folder import load_config
 from moviepy import VideoFileClip
 from PIL import Image
 import tyro
 
-from benchmarks import job
+from benchmarks import cli, job
 from benchmarks.cells import markdown
 from benchmarks.policies import POLICIES
 from benchmarks.records import ROOT
@@ -51,7 +51,7 @@ def animate(
     run: Path, target: Path, seed: int, width: int, colours: int, seconds: float | None = None
 ) -> float:
     """Play an episode with a saved model, write it or its first seconds as a GIF, and return its return."""
-    script = json.loads((run / "config.json").read_text())["algorithm"]
+    script = load_config(run)["algorithm"]
     with tempfile.TemporaryDirectory() as scratch:
         for file in [run / "config.json", *run.glob("model.*")]:
             shutil.copy(file, scratch)
@@ -73,7 +73,7 @@ def animate(
 def row(script: str, seed: int) -> dict[str, str]:
     """Animate the policy of a script; return its row of the gallery."""
     run, name = POLICIES / script, SCRIPTS[script].name
-    env_id = json.loads((run / "config.json").read_text())["env_id"]
+    env_id = load_config(run)["env_id"]
     reached = animate(run, run / "episode.gif", seed, SMALL, FEW)
     return {
         "episode": f"![{SCENES[env_id]}, played by {name}]({script}/episode.gif)",
@@ -97,4 +97,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    cli.run(main, Options)

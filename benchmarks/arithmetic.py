@@ -29,19 +29,20 @@ def operations(script: str, agent, config) -> float:
     The forward pass multiplies the batch by each matrix once. The backward pass does so once for the gradient
     of the matrix and once for that of its input, unless the input is data.
     """
-    actor_variables = agent.policy.parameters if script == "sac" else agent.actor.trainable_variables
-    (actor, actor_first), (critic, critic_first) = (
-        (sum(sizes), sizes[0])
-        for variables in (actor_variables, agent.critic.trainable_variables)
-        for sizes in [[int(np.prod(v.shape)) for v in variables if len(v.shape) == 2]]
-    )
+    actor = matrix_sizes(agent.policy.parameters if script == "sac" else agent.actor.trainable_variables)
+    critic = matrix_sizes(agent.critic.trainable_variables)
     critics = 1 if script == "ddpg" else 2
-    products = actor + critics * critic  # the next action and target critics
-    products += critics * (3 * critic - critic_first)  # critics, forward and backward
+    products = sum(actor) + critics * sum(critic)  # the next action and target critics
+    products += critics * (3 * sum(critic) - critic[0])  # critics, forward and backward
     critics_of_actor = 2 if script == "sac" else 1  # without gradients of their matrices
-    actor_update = 3 * actor - actor_first + critics_of_actor * 2 * critic
+    actor_update = 3 * sum(actor) - actor[0] + critics_of_actor * 2 * sum(critic)
     products += actor_update / getattr(config, "policy_frequency", 1)
     return 2.0 * config.batch_size * products
+
+
+def matrix_sizes(variables) -> list[int]:
+    """Return the number of entries of each matrix among some variables, in their order."""
+    return [int(np.prod(v.shape)) for v in variables if len(v.shape) == 2]
 
 
 def seconds(call) -> float:

@@ -18,19 +18,22 @@ from functools import partial
 import json
 import os
 from pathlib import Path
+import shlex
 import sys
 
-import tyro
+from common.checkpoint import last_checkpoint, read_counters
+from common.errors import UserError
+from common.run_folder import load_config
 
-from benchmarks import curves, job, options, records, workers
-from benchmarks.settings import TASKS, THRESHOLDS, Task, select
+from benchmarks import cli, curves, job, options, records, workers
+from benchmarks.settings import TASKS, THRESHOLDS, ScriptName, Task, select
 
 
 @dataclass
 class Options:
     """What to run, and where."""
 
-    scripts: tuple[str, ...] = ()
+    scripts: tuple[ScriptName, ...] = ()
     """Scripts to run (default: all in learning.toml)."""
     envs: tuple[str, ...] = ()
     """Environments to run (default: all in learning.toml)."""
@@ -49,7 +52,7 @@ class Options:
     retries: int = 3
     """Restarts of a run whose Ray worker was lost."""
     runs_dir: str | None = None
-    """Folder that keeps the run folders (default: they are deleted)."""
+    """Folder that keeps the run folders (default: they are deleted); runs that were cut off are continued."""
     results: Path = records.RESULTS
     """Folder of learning/, curves/ and evaluations/."""
 
@@ -75,10 +78,16 @@ class Job:
 def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     """Run a script; return its results row, its thinned learning curve and its evaluations during training.
 
-    RuntimeError if it fails.
+    A run of the job that was cut off is continued. RuntimeError if the script fails.
     """
     limits = {"threads": chosen.threads, "timeout": chosen.timeout, "runs_dir": chosen.runs_dir}
-    outcome = job.run_script(work.task.script, work.arguments, **limits).check()
+    folder = unfinished(work, Path(chosen.runs_dir)) if chosen.runs_dir else None
+    before = read_counters(folder / "checkpoints") if folder else None
+    resume = f" --resume {shlex.quote(str(folder))}" if folder else ""
+    outcome = job.run_script(work.task.script, work.arguments + resume, **limits).check()
+    if before:
+        outcome.command = outcome.command.replace(resume, f"  # continued at step {before['global_step']}")
+        outcome.whole_seconds += before["seconds"]
     if outcome.evaluation is None:
         raise RuntimeError(f"{outcome.command}: the run has no evaluation: set --eval-episodes above 0")
     threshold = THRESHOLDS.get(work.task.env_id)
@@ -101,13 +110,31 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     return row, curves.thin(outcome.rows, work.seed, outcome.start_seconds), evaluations
 
 
+def unfinished(work: Job, runs_dir: Path) -> Path | None:
+    """Return the folder of a run of this job that was cut off after a checkpoint, if there is one."""
+    today = options.resolved(work.task.script, work.arguments)
+    frequency = options.eval_frequency(work.task.script, work.arguments)
+    for folder in sorted(runs_dir.glob(f"*__{work.task.script}__{work.seed}__*")):
+        if last_checkpoint(folder / "checkpoints") and not (folder / "evaluation.json").exists():
+            recorded = load_config(folder)
+            if options.of_learning(recorded) == today and recorded["eval_frequency"] == frequency:
+                return folder.resolve()
+    return None
+
+
 def plan(chosen: Options) -> list[Job]:
-    """Return the runs that the command line selects and that have no row yet."""
+    """Return the runs that the command line selects and that have no row yet.
+
+    Raises:
+        UserError: if it selects none, or if there are no workers.
+    """
+    if chosen.workers < 1:
+        raise UserError(f"--workers is {chosen.workers}: it must be at least 1")
     tasks = select(TASKS, chosen.scripts, chosen.envs)
     if not tasks and chosen.scripts and chosen.envs:  # not in learning.toml: the script's defaults
         tasks = [Task(script, env_id) for script in chosen.scripts for env_id in chosen.envs]
     if not tasks:
-        sys.exit("error: learning.toml has no such row: choose one of its rows, or give --scripts and --envs")
+        raise UserError("learning.toml has no such row: choose one of its rows, or give --scripts and --envs")
     jobs = [Job(task, seed, chosen.extra) for task in tasks for seed in chosen.seeds or range(task.seeds)]
     return [work for work in jobs if not done(work, chosen.results)]
 
@@ -166,8 +193,4 @@ def main(chosen: Options) -> int:
 
 
 if __name__ == "__main__":
-    job.exit_on_sigterm()
-    try:
-        sys.exit(min(1, main(tyro.cli(Options, description=__doc__))))
-    except KeyboardInterrupt:
-        sys.exit("interrupted: repeat the command to continue")
+    cli.run(main, Options)

@@ -21,7 +21,8 @@ def parse(script: str, arguments: str) -> Any:
     """Return the `Config` of a script for a command line; UserError if the script does not accept it."""
     from common.cli import parse_config
 
-    return parse_config(importlib.import_module(f"{script}.{script}").Config, shlex.split(arguments))
+    arguments = shlex.split(arguments, comments=True)  # learning.py adds one to a run that it continued
+    return parse_config(importlib.import_module(f"{script}.{script}").Config, arguments)
 
 
 def of_learning(options: dict[str, Any]) -> dict[str, Any]:

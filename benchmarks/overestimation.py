@@ -15,9 +15,10 @@ benchmarks/results/overestimation_<last script>.csv, next to its figure.
 from dataclasses import dataclass
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.envs import make_env
+from common.errors import UserError
 from common.run import Run
 import gymnasium as gym
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from benchmarks import records
+from benchmarks import cli, records
 from benchmarks.figures import save
 from benchmarks.settings import SCRIPTS
 
@@ -36,7 +37,7 @@ EPISODES = 20  # per measurement
 class Options:
     """What to measure."""
 
-    scripts: tyro.conf.Positional[tuple[str, ...]]
+    scripts: tyro.conf.Positional[tuple[Literal["dqn", "double_dqn", "dueling_dqn", "ddpg", "td3"], ...]]
     """Scripts to compare: dqn, double_dqn and dueling_dqn, or ddpg and td3."""
     env_id: str | None = None
     """Environment with vector observations (default: the last script's)."""
@@ -133,8 +134,16 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
 
 
 def main(options: Options) -> None:
-    """Measure, and write the table and the figure."""
+    """Measure, and write the table and the figure.
+
+    Raises:
+        UserError: if no script is named, or with `plot_only` if there is no table.
+    """
+    if not options.scripts:
+        raise UserError("name the scripts to compare, such as dqn double_dqn")
     table = options.results / f"overestimation_{options.scripts[-1]}.csv"
+    if options.plot_only and not table.exists():
+        raise UserError(f"there is no {table}: measure first, without --plot-only")
     if not options.plot_only:
         records.write_csv(table, train(options))
     frame = pd.read_csv(table)
@@ -145,4 +154,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    cli.run(main, Options)

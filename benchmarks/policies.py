@@ -15,9 +15,9 @@ import tempfile
 
 import tyro
 
-from benchmarks import job, records
+from benchmarks import cli, job, records
 from benchmarks.cells import default_task
-from benchmarks.settings import SCRIPTS
+from benchmarks.settings import SCRIPTS, ScriptName
 
 POLICIES = records.ROOT / "policies"
 KEPT = ("config.json", "model.keras", "model.npz")
@@ -27,7 +27,7 @@ KEPT = ("config.json", "model.keras", "model.npz")
 class Options:
     """Which policies to train."""
 
-    scripts: tyro.conf.Positional[tuple[str, ...]] = tuple(SCRIPTS)
+    scripts: tyro.conf.Positional[tuple[ScriptName, ...]] = tuple(SCRIPTS)
     """Scripts (default: all)."""
     folder: Path = POLICIES
     """Folder of the policies."""
@@ -49,4 +49,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    cli.run(main, Options)

@@ -24,14 +24,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """Write rows with equal keys; an interrupted write leaves the old file."""
+    """Write rows with equal keys; after a crash or power cut the old or the new file is there."""
+    from common.run_folder import replacing  # the site is built without the packages that this needs
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def replace_rows(path: Path, rows: list[dict], key: tuple[str, ...]) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 
-import tyro
+from common.errors import UserError
 
+from benchmarks import cli
 from benchmarks.figures import draw_all
 from benchmarks.records import RESULTS, ROOT
 from benchmarks.tables import TABLES
@@ -33,14 +34,18 @@ class Options:
 
 
 def fill(text: str, results: Path) -> str:
-    """Replace the tables of a page between its markers, each at the start of a line."""
+    """Replace the tables of a page between its markers, each at the start of a line.
+
+    Raises:
+        UserError: for a marker without its end, or for a table that does not exist.
+    """
     opening = "^" + re.escape(START).replace(re.escape("{}"), r"(\w+)(?: (\w+))?")
     if len(re.findall(opening, text, re.MULTILINE)) != len(re.findall("^" + END, text, re.MULTILINE)):
-        raise SystemExit(f"error: every {START.format('…')} needs its {END}")
+        raise UserError(f"every {START.format('…')} needs its {END}")
 
     def replace(match: re.Match) -> str:
         if match[1] not in TABLES:
-            raise SystemExit(f"error: there is no table {match[1]}: choose from {', '.join(TABLES)}")
+            raise UserError(f"there is no table {match[1]}: choose from {', '.join(TABLES)}")
         marker = match[0].partition("-->")[0] + "-->"
         return f"{marker}\n{TABLES[match[1]][1](results, match[2] or '')}\n{END}"
 
@@ -65,4 +70,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    cli.run(main, Options)

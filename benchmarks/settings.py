@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 import shlex
-from typing import Any
+from typing import Any, Literal
 
 try:
     import tomllib
@@ -128,6 +128,7 @@ def _task(script: str, env_id: str, row: dict[str, Any]) -> Task:
 
 _learning = _load("learning.toml")
 SCRIPTS = {name: Script(**row) for name, row in _load("scripts.toml").items()}
+ScriptName = Literal[tuple(SCRIPTS)]  # for options
 THRESHOLDS: dict[str, float] = _learning.pop("thresholds")
 PRESETS: dict[str, dict[str, Any]] = dict(_learning["presets"])
 TASKS = [_task(*row) for row in _rows(_learning)]

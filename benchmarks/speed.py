@@ -21,11 +21,12 @@ import sys
 import time
 from typing import Any, Literal
 
+from common.errors import UserError
 import tyro
 
-from benchmarks import curves, job, records
+from benchmarks import cli, curves, job, records
 from benchmarks.options import defaults
-from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, command_line, select
+from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, ScriptName, command_line, select
 
 NO_OUTPUT = "--eval-episodes 0 --checkpoint-frequency 0 --no-save-model"  # the libraries save nothing either
 NUM_ENVS = (1, 2, 4, 8, 16, 32, 64)
@@ -37,7 +38,7 @@ class Options:
 
     what: tyro.conf.Positional[Literal["pairs", "num-envs", "solve"]] = "pairs"
     """pairs: compared with libraries; num-envs: with 1 to 64 environments; solve: time to solve a task."""
-    scripts: tuple[str, ...] = ()
+    scripts: tuple[ScriptName, ...] = ()
     """Scripts to measure (default: all in speed.toml or race.toml)."""
     envs: tuple[str, ...] = ()
     """Environments to measure (default: all)."""
@@ -154,9 +155,16 @@ def undisturbed(measure: Callable[..., dict], *what: Any, options: Options) -> d
     return row
 
 
+def selected(rows: list[Comparison], scripts: tuple[str, ...], envs: tuple[str, ...]) -> list[Comparison]:
+    """Return the rows of some scripts and environments; UserError if there are none."""
+    if not (chosen := select(rows, scripts, envs)):
+        raise UserError(f"no row for {' '.join([*scripts, *envs])}: choose one of speed.toml or race.toml")
+    return chosen
+
+
 def measure_all(rows: list[Comparison], measure: Callable, options: Options) -> Iterator[list[dict]]:
     """Yield the results of each script and library."""
-    for row in select(rows, options.scripts, options.envs):
+    for row in selected(rows, options.scripts, options.envs):
         if options.executors and row.executor not in options.executors:
             continue
         for library in (peer for peer in row.peers if peer in options.peers):
@@ -172,7 +180,7 @@ def pairs(options: Options) -> None:
 
 def num_envs(options: Options) -> None:
     """Write num_envs.csv: steps per second for each number of environments."""
-    pairs = select(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
+    pairs = selected(PAIRS, options.scripts or ("dqn", "ppo"), options.envs or ("CartPole-v1",))
     last = {(pair.script, pair.env_id): pair for pair in pairs}  # has most environments
     for pair in last.values():
         chosen = defaults(pair.script) | pair.ours
@@ -191,7 +199,10 @@ def solve(options: Options) -> None:
         records.replace_rows(options.results / "time_to_solve.csv", rows, key)
 
 
+def main(options: Options) -> None:
+    """Measure what was chosen."""
+    {"pairs": pairs, "num-envs": num_envs, "solve": solve}[options.what](options)
+
+
 if __name__ == "__main__":
-    job.exit_on_sigterm()
-    chosen = tyro.cli(Options, description=__doc__)
-    {"pairs": pairs, "num-envs": num_envs, "solve": solve}[chosen.what](chosen)
+    cli.run(main, Options)

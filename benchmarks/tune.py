@@ -19,14 +19,12 @@ import json
 import os
 from pathlib import Path
 from statistics import mean
-import sys
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 from common.errors import UserError
-import tyro
 
-from benchmarks import curves, job, options, ranges, records, workers
+from benchmarks import cli, curves, job, options, ranges, records, workers
 from benchmarks.learning import Job
 from benchmarks.ranges import Search
 from benchmarks.settings import Task
@@ -217,11 +215,4 @@ def main(chosen: Options) -> int:
 
 
 if __name__ == "__main__":
-    job.exit_on_sigterm()
-    try:
-        sys.exit(min(1, main(tyro.cli(Options, description=__doc__))))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("interrupted: repeat the command to continue")
+    cli.run(main, Options)

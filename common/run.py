@@ -29,7 +29,7 @@ from common.evaluation import check_display, check_video, print_evaluation
 from common.evaluations import Evaluations, check_evaluations
 from common.logger import Logger, draw_learning_curve
 from common.options import RunConfig, validate
-from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
+from common.run_folder import create_run_folder, load_config, lock, save_config, write_errors, write_text
 from common.saved_model import save_model
 from common.seeding import seed_everything
 from common.signals import Stopped, StopSignal
@@ -111,13 +111,14 @@ class Run:
             objects: what a checkpoint holds, as for `Checkpoints`.
 
         Raises:
-            UserError: if the folder cannot be created, the disk has no room for two checkpoints, or the
-                checkpoint does not fit the objects.
+            UserError: if the folder cannot be created or is in use, the disk has no room for two checkpoints,
+                or the checkpoint does not fit the objects.
         """
         if not self.config.resume:
             self.folder = create_run_folder(self.config)
             with write_errors(self.folder):
                 save_config(self.config, self.folder)
+        self._lock = lock(self.folder)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", objects)
         self.checkpoints.check_space(self.folder)
         self.checkpoints.restore()

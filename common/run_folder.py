@@ -10,7 +10,7 @@ from pathlib import Path
 import platform
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from common.errors import UserError
 from common.options import RunConfig
@@ -39,6 +39,30 @@ def create_run_folder(config: RunConfig) -> Path:
     raise UserError(f"{config.runs_dir} already has 1000 runs named {name}: choose another --runs-dir")
 
 
+def lock(folder: Path) -> TextIO | None:
+    """Lock a run folder until this process ends; return the file to keep open (None on Windows).
+
+    Two processes in one folder would delete each other's checkpoints and rows.
+
+    Raises:
+        UserError: if another process has the lock, on this machine or on one that shares the file system.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    with write_errors(folder):
+        file = (folder / ".lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process itself may lock it again
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise UserError(f"the run {folder} is still going on in another process: wait, or stop it") from error
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
 def save_config(config: RunConfig, folder: Path) -> None:
     """Write config.json: all options, the algorithm, and the versions of the main packages."""
     packages = ("numpy", "gymnasium", *(name for name in ("tensorflow", "keras") if name in sys.modules))
@@ -50,13 +74,13 @@ def save_config(config: RunConfig, folder: Path) -> None:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a run folder.
+    """Read the config.json of a run folder; infinity, a limit that older runs switched off, becomes None.
 
     Raises:
         UserError: if it is missing or not valid JSON.
     """
     try:
-        return json.loads((folder / "config.json").read_text())
+        return json.loads((folder / "config.json").read_text(), parse_constant=lambda constant: None)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
 

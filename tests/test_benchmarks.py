@@ -6,22 +6,27 @@ import json
 import os
 from pathlib import Path
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+from common.errors import UserError
 import psutil
 import pytest
 
 from benchmarks import (
+    animation,
     cells,
+    cli,
     curves,
     figures,
     job,
     learning,
     options,
     overestimation,
+    policies,
     records,
     report,
     settings,
@@ -84,7 +89,7 @@ def test_a_changed_command_is_planned_again_and_a_longer_list_of_seeds_only_adds
     assert [work.seed for work in learning.plan(learning.Options(results=results, seeds=(0, 1, 2)))] == [2]
     assert len(learning.plan(learning.Options(results=results, extra="--gamma 0.9"))) == 2
     assert learning.plan(learning.Options(results=results, extra="--gamma 0.99 --no-save-model")) == []
-    with pytest.raises(SystemExit, match="no such row"):
+    with pytest.raises(UserError, match="no such row"):
         learning.plan(learning.Options(results=results, scripts=("sarsa",)))
 
 
@@ -116,6 +121,45 @@ def test_evaluations_during_training_are_kept_and_only_a_run_without_them_is_rep
     assert path.exists()  # the row without the option is satisfied too
     main(SHORT | {"gamma": 0.9})
     assert not path.exists()  # those of the earlier run are gone
+
+
+def test_a_run_that_was_cut_off_is_continued(short_run, monkeypatch, tmp_path):
+    """It has no evaluation yet. Its rows stay, and its seconds count."""
+    task = settings.Task("q_learning", "CartPole-v1", {"total_timesteps": 1500, "eval_episodes": 3})
+    runs, finished = tmp_path / "runs", short_run("q_learning")[1]
+    folder = runs / finished.name
+    shutil.copytree(finished, folder)
+    assert learning.unfinished(learning.Job(task, 0), runs) is None
+    (folder / "evaluation.json").unlink()
+    assert learning.unfinished(learning.Job(task, 0), runs) == folder
+    for other in (
+        learning.Job(task, 1),
+        learning.Job(task, 0, "--gamma 0.9"),
+        learning.Job(task, 0, "--eval-frequency 500"),
+        learning.Job(dataclasses.replace(task, script="dqn"), 0),
+    ):
+        assert learning.unfinished(other, runs) is None
+    (counters,) = folder.glob("checkpoints/*/run.json")
+    before = json.loads(counters.read_text()) | {"seconds": 1000.0}
+    counters.write_text(json.dumps(before))
+    monkeypatch.setattr(learning, "TASKS", [task])
+    chosen = learning.Options(results=tmp_path, seeds=(0,), runs_dir=str(runs))
+    assert learning.main(chosen) == 0 and list(runs.iterdir()) == [folder]
+    (row,) = records.read_csv(tmp_path / "learning" / task.file)
+    assert row["command"].endswith(f"--eval-episodes 3  # continued at step {before['global_step']}")
+    assert 1000 < float(row["whole_seconds"]) < 1100
+    assert learning.plan(chosen) == []
+    shutil.rmtree(folder / "checkpoints")  # nothing to continue from
+    (folder / "evaluation.json").unlink()
+    assert learning.unfinished(learning.Job(task, 0), runs) is None
+
+
+def test_a_continued_run_says_in_its_command_how_often_it_was_evaluated(tmp_path):
+    work = learning.Job(settings.Task("q_learning", "CartPole-v1", {"eval_frequency": 700}), 0)
+    row = {"seed": 0, "options": json.dumps(options.resolved("q_learning", work.arguments))}
+    row |= {"command": f"python q_learning/q_learning.py {work.arguments}  # continued at step 300"}
+    records.write_csv(tmp_path / "learning" / work.task.file, [row])
+    assert learning.done(work, tmp_path)
 
 
 def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
@@ -154,6 +198,53 @@ def test_the_figures_of_the_advice_are_those_of_the_results():
                 cells.middle(frame["solved_step"]),
                 cells.middle(frame["solved_seconds"], 1),
             )
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "line"),
+    [
+        (None, 0, ""),
+        (3, 1, ""),
+        (UserError("it is wrong: mend it"), 2, "error: it is wrong: mend it\n"),
+        (subprocess.CalledProcessError(2, "dqn.py"), 2, ""),
+        (KeyboardInterrupt(), "interrupted: repeat the command to continue", ""),
+    ],
+)
+def test_exit_codes(result, code, line, monkeypatch, capsys):
+    def main(chosen):
+        assert chosen.scripts == ("dqn",)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(job, "exit_on_sigterm", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["learning.py", "--scripts", "dqn"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main, learning.Options)
+    assert stop.value.code == code and capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "words"),
+    [
+        (learning, "--scripts sarsa --envs CartPole-v1", "sarsa"),
+        (learning, "--workers 0", "--workers is 0: it must be at least 1"),
+        (speed, "pairs --scripts sarsa", "sarsa"),
+        (speed, "solve --envs Pong-v5", "no row for Pong-v5"),
+        (speed, "num-envs --scripts sac", "no row for sac CartPole-v1"),
+        (policies, "sarsa", "sarsa"),
+        (animation, "nowhere", "nowhere is not a run folder"),
+        (overestimation, "", "name the scripts to compare"),
+        (overestimation, "ppo", "ppo"),
+        (overestimation, "dqn --plot-only --results nowhere", "measure first, without --plot-only"),
+    ],
+)
+def test_wrong_arguments_are_told_without_a_traceback(program, arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(job, "exit_on_sigterm", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["program.py", *arguments.split()])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(program.main, program.Options)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_run_beyond_its_time_is_ended_and_counts_as_failed():
@@ -260,6 +351,18 @@ def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     records.replace_rows(path, [{"seed": 10, "value": 1}, {"seed": 9, "value": 2}], ("seed",))
     records.replace_rows(path, [{"seed": 9, "value": 3}], ("seed",))
     assert records.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
+
+
+def test_a_write_that_fails_leaves_the_old_rows(tmp_path, monkeypatch):
+    records.write_csv(tmp_path / "rows.csv", [{"seed": 1}])
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        records.replace_rows(tmp_path / "rows.csv", [{"seed": 2}], ("seed",))
+    assert records.read_csv(tmp_path / "rows.csv") == [{"seed": "1"}]
 
 
 def test_a_line_of_evaluations_that_is_still_being_written_is_left_out(tmp_path):
@@ -494,9 +597,9 @@ def test_runs_from_ray_are_shown_beside_those_of_the_pool(reported):
 
 
 def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
-    with pytest.raises(SystemExit, match="no table speeds"):
+    with pytest.raises(UserError, match="no table speeds"):
         report.fill("<!-- benchmarks: speeds -->\n<!-- end of benchmarks -->", tmp_path)
-    with pytest.raises(SystemExit, match="needs its"):
+    with pytest.raises(UserError, match="needs its"):
         report.fill("<!-- benchmarks: speed -->\n", tmp_path)
 
 

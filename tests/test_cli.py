@@ -88,6 +88,7 @@ def test_wrong_options_exit_with_2_and_one_line(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("script", ["q_learning", "ppo"])  # without and with TensorFlow
 def test_a_value_out_of_range_is_one_line(script, command):
     assert error_line(command(script, "--num-envs", 0)).startswith("error: --num-envs is 0: it must be")
 

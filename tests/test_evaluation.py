@@ -114,6 +114,7 @@ def test_a_missing_model_is_an_error_of_one_line(command):
     assert "there is no model" in error_line(command("q_learning", "--evaluate", "nowhere/model.npz"))
 
 
+@pytest.mark.parametrize("script", ["q_learning", "ppo"])
 def test_a_file_that_is_no_model_is_an_error_of_one_line(script, command, tmp_path):
     (tmp_path / "model.keras").write_text("not a model")
     assert "give the model" in error_line(command(script, "--evaluate", "model.keras"))

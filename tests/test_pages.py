@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.settings import SCRIPTS
 from tests.conftest import ROOT, SHORT
+from tests.test_siblings import changed, path
 
 HEADINGS = [
     "The idea",
@@ -21,7 +22,7 @@ PAGES = sorted(ROOT.glob("[a-z]*/README.md"))
 
 
 def source(script):
-    return (ROOT / script / f"{script}.py").read_text()
+    return path(script).read_text()
 
 
 def page(script):
@@ -69,12 +70,11 @@ def test_code_on_the_page_is_code_of_the_script(script):
 
 
 def test_the_changed_lines_on_the_page_are_those_of_the_scripts(script):
-    """Lines that begin with + are in the script, those with - in the one that it was developed from."""
-    parent = SCRIPTS[script].parent
+    """Lines that begin with + are only in the script, those with - only in its parent."""
     for block in re.findall(r"```diff\n(.*?)```", page(script), flags=re.DOTALL):
-        for line in block.splitlines():
-            if line:
-                assert line[1:] in source({"+": script, "-": parent}[line[0]]).splitlines(), line
+        difference = changed(path(SCRIPTS[script].parent), path(script))
+        for line in filter(None, block.splitlines()):
+            assert {"+": "> ", "-": "< "}[line[0]] + line[1:] in difference, line
 
 
 def test_every_option_the_page_uses_exists(script, module):
@@ -121,9 +121,9 @@ def test_scripts_are_short_enough_to_read(script):
 
 @pytest.mark.parametrize("name", ["README.md", *(f"{page.parent.name}/README.md" for page in PAGES)])
 def test_links_lead_somewhere(name):
-    path = ROOT / name
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    file = ROOT / name
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text()):
+        assert (file.parent / target).exists(), target
 
 
 def test_every_option_of_the_front_page_exists(module):

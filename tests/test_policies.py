@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+from pathlib import Path
 import re
+import subprocess
 
 from common.cli import parse_config
 from common.saved_model import evaluate_saved_model
+from moviepy import ImageSequenceClip
+import numpy as np
 from PIL import Image
 import pytest
 
+from benchmarks import animation
 from benchmarks.options import matches, of_learning
 from benchmarks.policies import POLICIES
 from benchmarks.settings import THRESHOLDS
@@ -69,3 +74,27 @@ def test_the_folder_is_small_and_complete(gallery):
     assert sorted(re.search(r"\((\w+)/episode.gif\)", row[0])[1] for row in gallery) == SCRIPTS
     files = [path for path in POLICIES.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 3 * MEGABYTE
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(None, 30), (1.0, 15), (9.0, 30)])
+def test_an_animation_shows_the_first_seconds_of_an_episode(seconds, frames, tmp_path, monkeypatch):
+    """The episode lasts 2 seconds, and its frames become brighter."""
+
+    def play(command, **options):
+        images = [np.full((40, 60, 3), 4 * k, np.uint8) for k in range(60)]
+        folder = Path(command[command.index("--evaluate") + 1], "videos")
+        folder.mkdir()
+        ImageSequenceClip(images, fps=30).write_videofile(str(folder / "episode.mp4"), logger=None)
+        return subprocess.CompletedProcess(command, 0, "evaluation: mean return 7.5 ± 0.0 over 1 episodes\n")
+
+    monkeypatch.setattr(animation.subprocess, "run", play)
+    (tmp_path / "config.json").write_text('{"algorithm": "dqn"}')
+    animation.main(animation.Options(run=tmp_path, seconds=seconds))
+    with Image.open(tmp_path / "episode.gif") as image:
+        assert (image.n_frames, image.width) == (frames, animation.WIDTH)
+        brightest = []
+        for k in range(image.n_frames):
+            image.seek(k)
+            brightest.append(np.array(image.convert("L")).mean())
+        assert brightest == sorted(brightest)
+        assert brightest[-1] == pytest.approx(8 * frames, abs=12)

@@ -1,21 +1,25 @@
 """The run folder: its name, config.json, and writes that are on the disk before they count."""
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
 import platform
 
 from common.checkpoint import Checkpoints
+from common.cli import parse_config
 from common.errors import UserError
-from common.options import RunConfig
-from common.run_folder import create_run_folder, load_config, save_config, write_errors, write_text
+from common.options import RunConfig, validate
+from common.run import Run
+from common.run_folder import create_run_folder, load_config, lock, save_config, write_errors, write_text
 from common.saved_model import save_model
 import keras
 import numpy as np
 import pytest
 
 from dqn.dqn import Config
+from q_learning import q_learning
 from tests.conftest import error_line
 
 
@@ -42,12 +46,34 @@ def test_config_json_has_options_algorithm_and_versions(tmp_path):
     assert {"numpy", "gymnasium", "tensorflow"} <= set(content["versions"])
 
 
+def test_a_limit_that_an_older_run_switched_off_with_infinity_is_none(tmp_path):
+    (tmp_path / "config.json").write_text('{"max_grad_norm": Infinity, "gamma": 0.9}')
+    assert load_config(tmp_path) == {"max_grad_norm": None, "gamma": 0.9}
+    validate(parse_config(Config, ["--evaluate", str(tmp_path)]))
+
+
 @pytest.mark.parametrize("content", [None, "{", "\udcff"])
 def test_a_folder_without_a_readable_config_is_not_a_run_folder(content, tmp_path):
     if content is not None:
         (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"is not a run folder: it has no readable config\.json"):
         load_config(tmp_path)
+
+
+def test_a_run_that_is_going_on_cannot_be_resumed_by_another_process(command, tmp_path):
+    run = Run(q_learning.Config(runs_dir=str(tmp_path)))
+    run.checkpoint()
+    line = error_line(command("q_learning", "--resume", run.folder))
+    assert line == f"error: the run {run.folder} is still going on in another process: wait, or stop it"
+    Run(q_learning.Config(resume=str(run.folder))).checkpoint()  # this process may continue its own
+
+
+def test_a_file_system_without_locks_does_not_stop_a_run(monkeypatch, tmp_path):
+    def fail(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", fail)
+    lock(tmp_path).close()
 
 
 def test_a_runs_dir_that_cannot_be_written_is_one_line_at_the_start(command, tmp_path):
