@@ -51,9 +51,9 @@ def test_tanh_mlp_has_first_and_last_layers():
     np.testing.assert_allclose(model(inputs), 3.0 * outputs + 1.0, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [mlp, tanh_mlp])
-def test_layers_do_not_share_an_initializer(build):
-    kernels = build((4,), (4, 4), 4).get_weights()[::2]
+@pytest.mark.parametrize(("build", "shape"), [(mlp, (4,)), (tanh_mlp, (4,)), (cnn, (3, 3, 1))])
+def test_layers_do_not_share_an_initializer(build, shape):
+    kernels = build(shape, (4, 4, 4), 4).get_weights()[-6::2]
     ratios = [kernels[1] / kernels[0], kernels[2] / kernels[1]]
     assert not any(np.allclose(ratio, ratio[0, 0]) for ratio in ratios)
 
@@ -88,10 +88,11 @@ def test_cnn_has_the_layers_of_the_papers(shape, kernels):
     assert cnn(shape, (512,), None).output_shape == (None, 512)
 
 
-def test_an_orthogonal_cnn():
-    """Wᵀ W = gain² I for the weights of each output, or W Wᵀ where there are more outputs than inputs."""
+@pytest.mark.parametrize("build", [cnn, orthogonal_network("cnn")])
+def test_cnn_is_orthogonal(build):
+    """Wᵀ W = gain² I, with the gain √2 in the hidden layers."""
     last = keras.layers.Rescaling(2.0)
-    model = orthogonal_network("cnn")((10, 10, 4), (32,), 3, output_gain=0.01, last_layers=[last])
+    model = build((10, 10, 4), (32,), 3, output_gain=0.01, last_layers=[last])
     kernels, biases = model.get_weights()[::2], model.get_weights()[1::2]
     assert [kernel.shape for kernel in kernels] == [(3, 3, 4, 16), (1024, 32), (32, 3)]
     for kernel, gain in zip(kernels, (math.sqrt(2.0), math.sqrt(2.0), 0.01)):
