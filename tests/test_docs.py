@@ -72,7 +72,7 @@ def test_an_option_is_split_into_its_parts():
     (option,) = (one for one in scripts.options("dqn") if one.name == "learning_rate")
     assert option.flag == "--learning-rate"
     assert (option.default, option.values) == ("1e-3", "number > 0")
-    assert (option.meaning, option.source) == ("Initial learning rate of Adam.", "paper: 2.5e-4, RMSProp")
+    assert (option.meaning, option.source) == ("Initial learning rate of Adam.", "DQN: 2.5e-4, RMSProp")
 
 
 @pytest.mark.parametrize(
