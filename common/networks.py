@@ -89,7 +89,7 @@ def cnn(
     Images of at least 36 pixels go through the three convolutions of Mnih et al. (2015), smaller ones
     through the single one of MinAtar (Young & Tian 2019). Dense layers follow (512 units there, 128 here).
     The weights start as those of `tanh_mlp`. With Keras' default, they are so small that a frame hardly
-    changes the output, and on Pong, Adam switches nearly all units off before Q depends on the state.
+    changes the output, and on Pong, Adam can switch nearly all units off before Q depends on the state.
 
     Args:
         input_shape: (height, width, channels), or (frames, height, width, channels) for stacked frames;
