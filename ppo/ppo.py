@@ -156,7 +156,7 @@ class Agent(tf.Module):
         """Take a gradient step on each minibatch of a rollout (num_steps, num_envs, ...).
 
         `minibatches` (num_epochs * num_minibatches, minibatch_size) are row numbers of the flattened rollout.
-        Returns the metrics of the last minibatch. A float as `learning_rate` causes retracing.
+        Returns the metrics of the last minibatch. A float learning rate causes retracing.
         """
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)

@@ -161,7 +161,7 @@ class Agent(tf.Module):
         """Take a step of the policy on a rollout (num_steps, num_envs, ...), and many steps of the critic.
 
         `minibatches` (num_epochs * num_minibatches, minibatch_size) are row numbers of the flattened rollout.
-        Returns the metrics of policy step and last minibatch. A float as `learning_rate` causes retracing.
+        Returns the metrics of the policy step and the last minibatch. A float learning rate causes retracing.
         """
         self.optimizer.learning_rate.assign(learning_rate)
         batch = self.make_batch(rollout)
