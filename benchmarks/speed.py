@@ -26,6 +26,7 @@ import tyro
 
 from benchmarks import cli, curves, job, records
 from benchmarks.options import defaults
+from benchmarks.peers import MODULES
 from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, ScriptName, command_line, select
 
 NO_OUTPUT = "--eval-episodes 0 --checkpoint-frequency 0 --no-save-model"  # the libraries save nothing either
@@ -192,6 +193,22 @@ def num_envs(options: Options) -> None:
             records.replace_rows(options.results / "num_envs.csv", rows, key)
 
 
+def check_peers(rows: list[Comparison], options: Options) -> None:
+    """UserError unless `--peer-python` runs and has the libraries that the chosen rows are compared with."""
+    python, chosen = options.peer_python, selected(rows, options.scripts, options.envs)
+    modules = sorted({MODULES[peer] for row in chosen for peer in row.peers if peer in options.peers})
+    code = "import importlib.util as i, sys; print(*[m for m in sys.argv[1:] if not i.find_spec(m)])"
+    try:
+        found = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"--peer-python is {python}, which is not a Python that runs") from error
+    if missing := found.stdout.split():
+        raise UserError(
+            f"{python} has no {' and no '.join(missing)}: install benchmarks/requirements-peers.txt in a"
+            " virtual environment and give its Python as --peer-python"
+        )
+
+
 def solve(options: Options) -> None:
     """Write time_to_solve.csv: one row per seed."""
     for rows in measure_all(RACES, measure_race, options):
@@ -201,6 +218,8 @@ def solve(options: Options) -> None:
 
 def main(options: Options) -> None:
     """Measure what was chosen."""
+    if options.what != "num-envs":
+        check_peers(PAIRS if options.what == "pairs" else RACES, options)
     {"pairs": pairs, "num-envs": num_envs, "solve": solve}[options.what](options)
 
 

@@ -448,6 +448,19 @@ def test_executors_select_the_pairs(monkeypatch, tmp_path):
     ]
 
 
+def test_a_python_without_the_libraries_is_refused_before_anything_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "pairs", lambda options: pytest.fail("measured"))
+    chosen = speed.Options(scripts=("dqn",), envs=("CartPole-v1",), peer_python="no/such/python")
+    with pytest.raises(UserError, match="not a Python that runs"):
+        speed.main(chosen)
+    monkeypatch.setitem(speed.MODULES, "sb3", "no_such_module")
+    with pytest.raises(UserError, match="has no no_such_module: install"):
+        speed.main(dataclasses.replace(chosen, peers=("sb3",), peer_python=sys.executable))
+    monkeypatch.setitem(speed.MODULES, "sb3", "json")
+    with pytest.raises(pytest.fail.Exception, match="measured"):
+        speed.main(dataclasses.replace(chosen, peers=("sb3",), peer_python=sys.executable))
+
+
 def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch, tmp_path, peer):
     monkeypatch.setattr(speed, "TASKS", [GOOD])
     race = settings.Comparison("dqn", "CartPole-v1", ["sb3"], 5_000, ours={"gamma": 0.97})
