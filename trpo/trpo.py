@@ -8,7 +8,7 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
     A_t = δ_t + γ λ (1 − done_t) A_{t+1}, where done = terminated or truncated        (2)
     maximize L(θ) = E[π(a|s; θ) / π(a|s; θ_old) A]                                    (3)
     subject to D(θ) = E[KL(π(·|s; θ_old) ‖ π(·|s; θ))] ≤ δ                            (4)
-    F p = Jᵀ M J p + damping p, the Fisher matrix times a vector, at θ_old            (5)
+    F p = Jᵀ M J p + damping p, the damped Fisher matrix times a vector, at θ_old     (5)
     θ = θ_old + α^k √(2 δ / xᵀ F x) x, where F x = ∇L, for the first accepted k       (6)
 
 δ_t is a TD error, δ the size of the trust region. J is the Jacobian of the policy's outputs with respect to
@@ -108,7 +108,7 @@ class Config(RunConfig):
     network: Literal["mlp", "cnn"] = "mlp"
     """Networks of actor and critic: mlp for vectors, cnn for images (A3C, TRPO, and PPO for Atari)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
+    """Units of the hidden layers; of a cnn, those after its convolutions (TRPO: 30 or 50; PPO: 64, 64)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (A3C, TRPO, and PPO for Atari: 4)."""
     clip_rewards: bool = False
@@ -203,9 +203,9 @@ class Agent(tf.Module):
         """Take the largest natural gradient step that the trust region and the line search allow."""
         config, parameters = self.config, self.policy.parameters
         old_parameters = to_vector(parameters)
-        old_pi = self.policy(batch.observations)
         with tf.GradientTape() as tape:
-            old_objective = self.objective(batch)
+            old_pi = self.policy(batch.observations)
+            old_objective = self.objective(batch, old_pi.log_prob(batch.actions))
         gradient = to_vector(tape.gradient(old_objective, parameters))
         direction, residual = self.conjugate_gradient(batch, gradient)
         curvature = tf.reduce_sum(direction * (gradient - residual))  # xᵀ F x, as F x = ∇L − residual
@@ -215,8 +215,9 @@ class Agent(tf.Module):
         for k in tf.range(config.line_search_steps):
             fraction = config.backtrack_coefficient ** tf.cast(k, tf.float32)
             self.set_parameters(old_parameters + fraction * full_step)  # (6)
-            improvement = self.objective(batch) - old_objective
-            kl = tf.reduce_mean(old_pi.kl(self.policy(batch.observations)))  # (4)
+            pi = self.policy(batch.observations)
+            improvement = self.objective(batch, pi.log_prob(batch.actions)) - old_objective
+            kl = tf.reduce_mean(old_pi.kl(pi))  # (4)
             accepted = improvement > 0.0 and kl <= config.target_kl  # also false for NaN
             if accepted:
                 break
@@ -231,13 +232,12 @@ class Agent(tf.Module):
             "entropy": tf.reduce_mean(old_pi.entropy()),
         }
 
-    def objective(self, batch: Batch) -> tf.Tensor:
-        """Return the surrogate objective L of the current policy."""
+    def objective(self, batch: Batch, log_probs: tf.Tensor) -> tf.Tensor:
+        """Return the surrogate objective L of the policy with these log π(a|s; θ), of shape (batch_size,)."""
         advantages = batch.advantages
         if self.config.normalize_advantages:
             advantages -= tf.reduce_mean(advantages)
             advantages /= tf.math.reduce_std(advantages) + 1e-8
-        log_probs = self.policy(batch.observations).log_prob(batch.actions)
         return tf.reduce_mean(tf.exp(log_probs - batch.log_probs) * advantages)  # (3)
 
     def conjugate_gradient(self, batch: Batch, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
