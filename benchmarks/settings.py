@@ -5,7 +5,7 @@ are those of speed.py. A task is solved at its threshold in `THRESHOLDS`. The TO
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import shlex
 from typing import Any, Literal
@@ -78,6 +78,12 @@ class Comparison:
     def executor(self) -> str:
         """How our environments are stepped."""
         return self.ours.get("executor", "sync")
+
+    @property
+    def task(self) -> Task:
+        """Our side of a race: the task of learning.toml with the changes of race.toml."""
+        (task,) = select(TASKS, (self.script,), (self.env_id,))
+        return replace(task, options=task.options | self.ours)
 
 
 def command_line(options: dict[str, Any]) -> str:

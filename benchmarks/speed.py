@@ -27,7 +27,7 @@ import tyro
 from benchmarks import cli, curves, job, records
 from benchmarks.options import defaults
 from benchmarks.peers import MODULES
-from benchmarks.settings import PAIRS, RACES, TASKS, THRESHOLDS, Comparison, ScriptName, command_line, select
+from benchmarks.settings import PAIRS, RACES, THRESHOLDS, Comparison, ScriptName, command_line, select
 
 NO_OUTPUT = "--eval-episodes 0 --checkpoint-frequency 0 --no-save-model"  # the libraries save nothing either
 NUM_ENVS = (1, 2, 4, 8, 16, 32, 64)
@@ -123,8 +123,7 @@ def measure_num_envs(pair: Comparison, executor: str, count: int, repeat: int, o
 
 def measure_race(race: Comparison, library: str, seed: int, options: Options) -> dict:
     """Run our script and the library, each with its own settings; return a row of time_to_solve.csv."""
-    (task,) = select(TASKS, (race.script,), (race.env_id,))
-    ours = {"seed": seed} | task.options | race.ours | {"checkpoint_frequency": 0}
+    ours = {"seed": seed} | race.task.options | {"checkpoint_frequency": 0}
     outcome = run_ours(race, command_line(ours), options)
     peer = run_theirs(race, library, seed, options, eval_episodes=100)
     threshold = THRESHOLDS[race.env_id]
@@ -137,6 +136,7 @@ def measure_race(race: Comparison, library: str, seed: int, options: Options) ->
             prefix + "whole_seconds": round(run["whole_seconds"], 2),
             prefix + "evaluation": round(run["evaluation"][0], 1),
         }
+    row |= {"options": json.dumps(outcome.options, separators=(",", ":"))}
     return row | origin(outcome, options) | {"peer_versions": peer["versions"]}
 
 

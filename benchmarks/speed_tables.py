@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import options
 from benchmarks.cells import NO_RESULTS, label, markdown, middle, origin, read
 from benchmarks.peers import NAMES as LIBRARIES
-from benchmarks.settings import PAIRS
+from benchmarks.settings import PAIRS, RACES
 
 
 def speed_pairs(results: Path, script: str = "") -> pd.DataFrame:
@@ -67,8 +68,13 @@ def num_envs_table(results: Path, script: str = "") -> str:
 
 
 def solve_table(results: Path, script: str = "") -> str:
-    """Time from the command to the solved task, compared with a library that has its own tuned settings."""
+    """Time from the command to the solved task, compared with a library that has its own tuned settings.
+
+    Rows made with other options than today's are left out.
+    """
     frame = read(results / "time_to_solve.csv", script)
+    if not frame.empty:
+        frame = frame[[_is_current(row) for row in frame.to_dict("records")]]
     if frame.empty:
         return NO_RESULTS
     rows = []
@@ -86,3 +92,12 @@ def solve_table(results: Path, script: str = "") -> str:
             row[f"their / our seconds, {title}"] = "–" if pd.isna(ratio) else f"{ratio:.1f}"
         rows.append(row)
     return markdown(rows) + origin([frame])
+
+
+def _is_current(row: dict[str, Any]) -> bool:
+    """Whether a row of time_to_solve.csv was made with today's options of our script."""
+    for race in RACES:
+        if (race.script, race.env_id) == (row["script"], row["env_id"]):
+            today = options.resolved(race.script, f"--env-id {race.env_id} {race.task.arguments}")
+            return options.matches(row["options"], today)
+    return False

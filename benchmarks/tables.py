@@ -43,7 +43,7 @@ def summary_table(results: Path, script: str = "") -> str:
                 "with SBX": speeds.get("sbx", "–"),
             }
         )
-    return markdown(rows) + origin(used)
+    return markdown(rows) + origin([*used, read(results / "speed.csv")])
 
 
 def published_returns() -> pd.DataFrame:

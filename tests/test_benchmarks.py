@@ -462,9 +462,10 @@ def test_a_python_without_the_libraries_is_refused_before_anything_is_measured(m
 
 
 def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch, tmp_path, peer):
-    monkeypatch.setattr(speed, "TASKS", [GOOD])
+    monkeypatch.setattr(settings, "TASKS", [GOOD])
     race = settings.Comparison("dqn", "CartPole-v1", ["sb3"], 5_000, ours={"gamma": 0.97})
     monkeypatch.setattr(speed, "RACES", [race])
+    monkeypatch.setattr(speed_tables, "RACES", [race])
     speed.solve(speed.Options(repeats=1, peer_python=str(peer), results=tmp_path))
     (row,) = records.read_csv(tmp_path / "time_to_solve.csv")
     assert (row["peer_solved_step"], row["peer_solved_seconds"]) == ("3000", "5.5")  # 20 episodes of 50 steps
@@ -477,6 +478,9 @@ def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch
     row |= {"whole_seconds": "4", "peer_whole_seconds": "6"}
     records.replace_rows(tmp_path / "time_to_solve.csv", [row], ("seed",))
     assert "| – | 1.5 |" in speed_tables.solve_table(tmp_path)  # threshold not reached; total seconds
+    for changed in (dataclasses.replace(race, ours={"gamma": 0.9}), dataclasses.replace(race, script="ppo")):
+        monkeypatch.setattr(speed_tables, "RACES", [changed])
+        assert speed_tables.solve_table(tmp_path) == "No results yet."  # of the race as it was
 
 
 def test_a_measurement_is_made_again_if_the_host_took_the_processors_meanwhile(monkeypatch, capsys):
