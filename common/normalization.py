@@ -38,8 +38,8 @@ class ObservationNormalizer(tf.Module):
     """Normalizes observations by their running mean and variance, as the first layer of networks.
 
     The layer is Keras' own batch normalization, frozen: it is saved with the model, loads without this
-    file, and changes only in `update`. The results are not clipped: until the statistics know it, a number
-    that has hardly varied before becomes large when it does.
+    file, and changes only in `update`; before the first one, observations pass unchanged. Results are not
+    clipped: until the statistics know it, a number that has hardly varied becomes large when it does.
 
     Args:
         shape: shape of one observation, (n,) or (frame_stack, n). Frames share the statistics of n numbers.

@@ -52,9 +52,9 @@ class RunConfig:
     runs_dir: str = "runs"
     """Folder in which run folders are created."""
     log_frequency: PositiveInt = 1_000
-    """Minimum number of environment steps between rows of metrics.csv."""
+    """Environment steps per row of metrics.csv: one row in each interval of this length."""
     checkpoint_frequency: NonNegativeInt = 10_000
-    """Minimum number of environment steps between checkpoints; 0 saves one at the end only."""
+    """Environment steps per checkpoint, or more if saving is slow; 0 saves one at the end only."""
     resume: str | None = None
     """Run folder to continue from its last checkpoint, with its options unless others are given."""
     evaluate: str | None = None

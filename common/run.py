@@ -208,7 +208,7 @@ class Run:
                 self._bar.set_postfix_str(f"return {mean:.1f}", refresh=False)
 
     def log(self, **metrics: Any) -> None:
-        """Write a row of metrics, at most one every `log_frequency` environment steps.
+        """Write a row of metrics, at most one in each interval of `log_frequency` environment steps.
 
         `episodic_return` and `episodic_length` are means over the episodes that ended since the last row;
         they are empty if none did.

@@ -75,7 +75,7 @@ class Config(RunConfig):
     network: Literal["mlp", "cnn"] = "mlp"
     """Networks of actor and critic: mlp for vectors, cnn for images (A3C, TRPO, and PPO for Atari)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers, in actor and critic alike (TRPO: 30 or 50, one layer; PPO: 64, 64)."""
+    """Units of the hidden layers; of a cnn, those after its convolutions (TRPO: 30 or 50; PPO: 64, 64)."""
     frame_stack: PositiveInt = 1
     """Number of last observations that form a state (A3C, TRPO, and PPO for Atari: 4)."""
     clip_rewards: bool = False
