@@ -2,22 +2,24 @@
 
     python benchmarks/overestimation.py dqn double_dqn                 # the scripts' default task, 5 seeds
     python benchmarks/overestimation.py dqn double_dqn --env-id FrozenLake8x8-v1 --initial-value 0
+    python benchmarks/overestimation.py dqn double_dqn --env-id MinAtar/Asterix-v1
     python benchmarks/overestimation.py ddpg td3
     python benchmarks/overestimation.py dqn double_dqn --plot-only     # only the figure, from the table
 
-During training with default options (except those given), the greedy policy plays 20 episodes from the same
-first states at every row of metrics.csv. `stated` is the mean of max_a Q(s, a) over these states, or of
+All scripts train with the options that learning.toml has for the last one on the environment, or with the
+defaults. Meanwhile, the greedy policy plays 20 episodes from the same first states at every row of
+metrics.csv, 50 times in a long run. `stated` is the mean of max_a Q(s, a) over these states, or of
 Q(s, μ(s)) (TD3: its first critic); `realised` is the mean discounted return of the episodes;
 `overestimation` is their difference. They are columns of metrics.csv and of
 benchmarks/results/overestimation_<last script>.csv, next to its figure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-from common.envs import make_env
+from common.envs import make_env, view_options
 from common.errors import UserError
 from common.run import Run
 import gymnasium as gym
@@ -28,9 +30,12 @@ import tyro
 
 from benchmarks import cli, records
 from benchmarks.figures import save
-from benchmarks.settings import SCRIPTS
+from benchmarks.options import parse
+from benchmarks.settings import SCRIPTS, TASKS, select
 
 EPISODES = 20  # per measurement
+ROWS = 50  # of metrics.csv in a long run; shorter runs have one per `log_frequency` steps
+NEGLIGIBLE = 1e-4  # discount at which an episode is cut off
 
 
 @dataclass(kw_only=True)
@@ -40,7 +45,7 @@ class Options:
     scripts: tyro.conf.Positional[tuple[Literal["dqn", "double_dqn", "dueling_dqn", "ddpg", "td3"], ...]]
     """Scripts to compare: dqn, double_dqn and dueling_dqn, or ddpg and td3."""
     env_id: str | None = None
-    """Environment with vector observations (default: the last script's)."""
+    """Environment (default: the last script's)."""
     total_timesteps: int | None = None
     """Length of each run (default: the last script's)."""
     initial_value: float | None = None
@@ -55,23 +60,21 @@ class Options:
 
 def measure(run: Run, episodes: int = EPISODES) -> dict[str, float]:
     """Compare the values of first states with the discounted returns of the greedy policy from them."""
-    agent = run.checkpoints.trackables["agent"]
-    q_network, actor, critic = (getattr(agent, name, None) for name in ("q_network", "actor", "critic"))
-    envs = gym.vector.SyncVectorEnv([lambda: make_env(run.config.env_id)] * episodes)
+    agent, config = run.checkpoints.trackables["agent"], run.config
+    view = view_options(config)
+    envs = gym.vector.SyncVectorEnv([lambda: make_env(config.env_id, **view)] * episodes)
     observations, _ = envs.reset(seed=1_000_000)
     stated, realised, discount, running = None, np.zeros(episodes), 1.0, np.ones(episodes, bool)
-    while running.any():
-        observations = observations.astype(np.float32)
-        if q_network:
-            values = q_network(observations).numpy()
+    while running.any() and discount > NEGLIGIBLE:
+        values = actions = agent.acting_network(observations)
+        if hasattr(agent, "q_network"):
             actions = values.argmax(axis=-1)
         else:
-            actions = actor(observations).numpy()
-            values = critic(np.concatenate([observations, actions], axis=-1)).numpy()
+            values = agent.critic(np.concatenate([observations, actions], axis=-1)).numpy()
         stated = values.max(axis=-1).mean() if stated is None else stated
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         realised += discount * rewards * running
-        discount *= run.config.gamma
+        discount *= config.gamma
         running &= ~(terminated | truncated)
     envs.close()
     means = {"stated": float(stated), "realised": float(realised.mean())}
@@ -98,16 +101,19 @@ def train(options: Options) -> list[dict[str, Any]]:
                 super().log(**metrics, **means)
 
     modules = [importlib.import_module(f"{name}.{name}") for name in options.scripts]
-    defaults = modules[-1].Config()
-    for module in modules:
+    env_id = options.env_id or modules[-1].Config().env_id
+    tasks = select(TASKS, (options.scripts[-1],), (env_id,))
+    arguments = f"--env-id {env_id} {tasks[0].arguments if tasks else ''}"
+    for name, module in zip(options.scripts, modules):
         module.Run = MeasuringRun
+        config = parse(name, arguments)
+        total = options.total_timesteps or parse(options.scripts[-1], arguments).total_timesteps
         for seed in range(options.seeds):
-            shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0}
-            shared["env_id"] = options.env_id or defaults.env_id
-            shared["total_timesteps"] = options.total_timesteps or defaults.total_timesteps
+            shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0, "total_timesteps": total}
+            shared["log_frequency"] = max(config.log_frequency, total // ROWS)
             if options.initial_value is not None:
                 shared["initial_value"] = options.initial_value
-            module.train(module.Config(**shared))
+            module.train(replace(config, **shared))
     return rows
 
 

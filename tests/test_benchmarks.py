@@ -11,10 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 from common.errors import UserError
+import gymnasium as gym
+import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 
 from benchmarks import (
     animation,
@@ -633,3 +637,56 @@ def test_overestimation_starts_from_the_initial_value_that_is_asked_for(module, 
     for value in (None, 0.0):
         overestimation.train(overestimation.Options(scripts=("dqn",), seeds=1, initial_value=value))
     assert [config.initial_value for config in configs] == [dqn.Config().initial_value, 0.0]
+
+
+def test_overestimation_takes_the_options_of_learning_toml(module, monkeypatch):
+    configs = []
+    for name in ("dqn", "double_dqn"):
+        monkeypatch.setattr(module(name), "train", configs.append)
+        monkeypatch.setattr(module(name), "Run", module(name).Run)  # is replaced, and restored here
+    task = settings.Task("double_dqn", "Acrobot-v1", {"gamma": 0.9, "total_timesteps": 100_000})
+    monkeypatch.setattr(overestimation, "TASKS", [task])
+    for env_id in ("Acrobot-v1", "CartPole-v1"):
+        overestimation.train(overestimation.Options(scripts=("dqn", "double_dqn"), env_id=env_id, seeds=1))
+    found = [
+        (one.algorithm, one.env_id, one.gamma, one.total_timesteps, one.log_frequency) for one in configs
+    ]
+    assert found == [
+        ("dqn", "Acrobot-v1", 0.9, 100_000, 2_000),
+        ("double_dqn", "Acrobot-v1", 0.9, 100_000, 2_000),
+        ("dqn", "CartPole-v1", 0.99, 50_000, 1_000),
+        ("double_dqn", "CartPole-v1", 0.99, 50_000, 1_000),
+    ]
+
+
+def test_overestimation_is_the_value_of_the_first_states_minus_the_discounted_return_from_them():
+    def discounted(env, action, seed):
+        total, discount, ended = 0.0, 1.0, False
+        env.reset(seed=seed)
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(action)
+            total, discount, ended = total + discount * reward, 0.9 * discount, terminated or truncated
+        return total
+
+    def run_of(env_id, **agent):
+        config = SimpleNamespace(env_id=env_id, gamma=0.9)
+        trackables = {"agent": SimpleNamespace(**agent)}
+        return SimpleNamespace(config=config, checkpoints=SimpleNamespace(trackables=trackables))
+
+    q_values = np.tile([1.0, 7.0], (2, 1))
+    run = run_of("CartPole-v1", q_network=None, acting_network=lambda observations: q_values)
+    means = overestimation.measure(run, episodes=2)
+    env = gym.make("CartPole-v1")
+    returns = [discounted(env, 1, 1_000_000 + k) for k in range(2)]  # the greedy action is 1
+    assert (means["stated"], means["realised"]) == (7.0, pytest.approx(np.mean(returns), rel=1e-3))
+    assert means["overestimation"] == means["stated"] - means["realised"]
+
+    seen = []
+    critic = lambda inputs: tf.constant(np.float32(seen.append(inputs) or [-3.0, -5.0]))[:, None]  # noqa: E731
+    actions = np.full((2, 1), 0.5, np.float32)
+    run = run_of("Pendulum-v1", acting_network=lambda observations: actions, critic=critic)
+    means = overestimation.measure(run, episodes=2)
+    env = gym.make("Pendulum-v1")
+    returns = [discounted(env, actions[0], 1_000_000 + k) for k in range(2)]
+    assert (means["stated"], means["realised"]) == (-4.0, pytest.approx(np.mean(returns), rel=1e-3))
+    assert seen[0].shape == (2, 4) and (seen[0][:, 3] == 0.5).all()  # observation and action
