@@ -64,20 +64,23 @@ def measure(run: Run, episodes: int = EPISODES) -> dict[str, float]:
     view = view_options(config)
     envs = gym.vector.SyncVectorEnv([lambda: make_env(config.env_id, **view)] * episodes)
     observations, _ = envs.reset(seed=1_000_000)
-    stated, realised, discount, running = None, np.zeros(episodes), 1.0, np.ones(episodes, bool)
+    learns_q = hasattr(agent, "q_network")
+    outputs = agent.acting_network(observations)
+    if learns_q:
+        values = outputs.max(axis=-1)
+    else:
+        values = agent.critic(np.concatenate([observations, outputs], axis=-1)).numpy()
+
+    realised, discount, running = np.zeros(episodes), 1.0, np.ones(episodes, bool)
     while running.any() and discount > NEGLIGIBLE:
-        values = actions = agent.acting_network(observations)
-        if hasattr(agent, "q_network"):
-            actions = values.argmax(axis=-1)
-        else:
-            values = agent.critic(np.concatenate([observations, actions], axis=-1)).numpy()
-        stated = values.max(axis=-1).mean() if stated is None else stated
+        outputs = agent.acting_network(observations)
+        actions = outputs.argmax(axis=-1) if learns_q else outputs
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         realised += discount * rewards * running
         discount *= config.gamma
         running &= ~(terminated | truncated)
     envs.close()
-    means = {"stated": float(stated), "realised": float(realised.mean())}
+    means = {"stated": float(values.mean()), "realised": float(realised.mean())}
     return means | {"overestimation": means["stated"] - means["realised"]}
 
 

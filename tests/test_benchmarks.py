@@ -673,11 +673,11 @@ def test_overestimation_is_the_value_of_the_first_states_minus_the_discounted_re
         trackables = {"agent": SimpleNamespace(**agent)}
         return SimpleNamespace(config=config, checkpoints=SimpleNamespace(trackables=trackables))
 
-    q_values = np.tile([1.0, 7.0], (2, 1))
+    q_values = np.tile([1.0, 7.0], (10, 1))  # so many that some episodes end two steps before others
     run = run_of("CartPole-v1", q_network=None, acting_network=lambda observations: q_values)
-    means = overestimation.measure(run, episodes=2)
+    means = overestimation.measure(run, episodes=10)
     env = gym.make("CartPole-v1")
-    returns = [discounted(env, 1, 1_000_000 + k) for k in range(2)]  # the greedy action is 1
+    returns = [discounted(env, 1, 1_000_000 + k) for k in range(10)]  # the greedy action is 1
     assert (means["stated"], means["realised"]) == (7.0, pytest.approx(np.mean(returns), rel=1e-3))
     assert means["overestimation"] == means["stated"] - means["realised"]
 
