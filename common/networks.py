@@ -16,6 +16,7 @@ def mlp(
     hidden_sizes: Sequence[int],
     output_size: int | None,
     *,
+    orthogonal_weights: bool = False,
     name: str | None = None,
 ) -> keras.Sequential:
     """Build a perceptron (batch, *input_shape) -> (batch, output_size): ReLU layers, then a linear output.
@@ -24,14 +25,16 @@ def mlp(
         input_shape: shape of one input; it is flattened if it has more than one axis.
         hidden_sizes: units of each hidden layer; () makes the network linear.
         output_size: units of the output layer; None leaves it out.
+        orthogonal_weights: start with orthogonal weights, as those of `cnn`, not with Keras' default.
         name: name of the model.
     """
+    weights = orthogonal if orthogonal_weights else lambda gain: {}
     layers = [keras.Input(input_shape)]
     if len(input_shape) > 1 or output_size is None:  # without an output layer there must be some layer
         layers.append(keras.layers.Flatten())
-    layers += [keras.layers.Dense(size, "relu") for size in hidden_sizes]
+    layers += [keras.layers.Dense(size, "relu", **weights(math.sqrt(2.0))) for size in hidden_sizes]
     if output_size is not None:
-        layers.append(keras.layers.Dense(output_size))
+        layers.append(keras.layers.Dense(output_size, **weights(1.0)))
     return keras.Sequential(layers, name=name)
 
 

@@ -100,9 +100,10 @@ def dueling_network(input_shape: tuple[int, ...], num_actions: int, config: Conf
     """Build Q (batch, *input_shape) -> (batch, num_actions). Each stream has its own last hidden layer."""
     shared = NETWORKS[config.network](input_shape, config.hidden_sizes[:-1], None)
     features, stream_sizes = shared.outputs[0], config.hidden_sizes[-1:]
-    value_stream = mlp(features.shape[1:], stream_sizes, 1, name="value")
+    weights = {"orthogonal_weights": config.network == "cnn"}  # as the layers before the streams
+    value_stream = mlp(features.shape[1:], stream_sizes, 1, **weights, name="value")
     value_stream.layers[-1].bias.assign([config.initial_value])
-    advantage = mlp(features.shape[1:], stream_sizes, num_actions, name="advantage")(features)
+    advantage = mlp(features.shape[1:], stream_sizes, num_actions, **weights, name="advantage")(features)
     value = value_stream(features)
     q_values = value + advantage - keras.ops.mean(advantage, axis=-1, keepdims=True)  # (5)
     return keras.Model(shared.inputs[0], q_values, name="q_network")

@@ -52,6 +52,17 @@ def test_acts_by_the_advantages_as_by_q():
         assert len(set(greedy)) > 1
 
 
+@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+def test_streams_of_a_cnn_start_with_orthogonal_weights_as_its_convolutions(network, shape):
+    """Wᵀ W = 2 I in the hidden layer, I in the output, if there are more inputs than units."""
+    model, _ = network_and_inputs(network, shape)
+    for stream in ("value", "advantage"):
+        hidden, output = (layer.numpy() for layer in model.get_layer(stream).weights[::2])
+        products = hidden.T @ hidden / 2.0, output.T @ output
+        found = [np.allclose(product, np.eye(len(product)), atol=1e-5) for product in products]
+        assert found == [network == "cnn"] * 2
+
+
 def test_streams_share_the_layers_below_and_start_with_other_weights():
     model, _ = network_and_inputs("mlp", (5,))
     assert sum(int(np.prod(w.shape)) for w in model.trainable_variables) == (

@@ -9,7 +9,7 @@ from tests.conftest import ROOT, SCRIPTS
 
 BUDGETS = {  # (parent, child): lines of `diff parent child` that start with < or >
     ("dqn", "double_dqn"): 20,
-    ("double_dqn", "dueling_dqn"): 46,
+    ("double_dqn", "dueling_dqn"): 47,
     ("ddpg", "td3"): 61,
     ("td3", "sac"): 133,
     ("reinforce", "a2c"): 202,
@@ -20,7 +20,7 @@ LENGTHS = {  # lines of a script, docstrings and comments included
     "q_learning": 130,
     "dqn": 202,
     "double_dqn": 203,
-    "dueling_dqn": 221,
+    "dueling_dqn": 222,
     "reinforce": 204,
     "a2c": 238,
     "ppo": 270,
