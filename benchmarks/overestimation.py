@@ -6,12 +6,12 @@
     python benchmarks/overestimation.py ddpg td3
     python benchmarks/overestimation.py dqn double_dqn --plot-only     # only the figure, from the table
 
-All scripts train with the options that learning.toml has for the last one on the environment, or with the
-defaults. Meanwhile, the greedy policy plays 20 episodes from the same first states at every row of
-metrics.csv, 50 times in a long run. `stated` is the mean of max_a Q(s, a) over these states, or of
-Q(s, μ(s)) (TD3: its first critic); `realised` is the mean discounted return of the episodes;
-`overestimation` is their difference. They are columns of metrics.csv and of
-benchmarks/results/overestimation_<last script>.csv, next to its figure.
+All scripts train for as many steps as the last one, with the options that learning.toml has for the last
+one on the environment; the other options are their own defaults. Meanwhile, the greedy policy plays 20
+episodes from the same first states at every row of metrics.csv, 50 times in a long run. `stated` is the mean
+of max_a Q(s, a) over these states, or of Q(s, μ(s)) (TD3: its first critic); `realised` is the mean
+discounted return of the episodes; `overestimation` is their difference. They are columns of metrics.csv and
+of benchmarks/results/overestimation_<last script>.csv, next to its figure.
 """
 
 from dataclasses import dataclass, replace
@@ -107,10 +107,10 @@ def train(options: Options) -> list[dict[str, Any]]:
     env_id = options.env_id or modules[-1].Config().env_id
     tasks = select(TASKS, (options.scripts[-1],), (env_id,))
     arguments = f"--env-id {env_id} {tasks[0].arguments if tasks else ''}"
+    total = options.total_timesteps or parse(options.scripts[-1], arguments).total_timesteps
     for name, module in zip(options.scripts, modules):
         module.Run = MeasuringRun
         config = parse(name, arguments)
-        total = options.total_timesteps or parse(options.scripts[-1], arguments).total_timesteps
         for seed in range(options.seeds):
             shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0, "total_timesteps": total}
             shared["log_frequency"] = max(config.log_frequency, total // ROWS)
