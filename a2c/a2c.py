@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from common.cli import main
-from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.evaluation import play_episodes
 from common.networks import chain, orthogonal_network, tanh_mlp
@@ -41,6 +40,7 @@ from common.rollout import (
     outputs_of,
 )
 from common.run import Result, Run
+from common.stochastic_policies import make_policy
 import gymnasium as gym
 import keras
 import numpy as np

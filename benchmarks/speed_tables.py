@@ -98,6 +98,5 @@ def _is_current(row: dict[str, Any]) -> bool:
     """Whether a row of time_to_solve.csv was made with today's options of our script."""
     for race in RACES:
         if (race.script, race.env_id) == (row["script"], row["env_id"]):
-            today = options.resolved(race.script, f"--env-id {race.env_id} {race.task.arguments}")
-            return options.matches(row["options"], today)
+            return options.is_current(row, race.task, options.defaults(race.script))
     return False

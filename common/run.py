@@ -24,12 +24,11 @@ from typing import Any
 
 from common.checkpoint import Checkpoints, read_counters
 from common.envs import finished_episodes
-from common.errors import UserError
 from common.evaluation import check_display, check_video, print_evaluation
-from common.evaluations import Evaluations, check_evaluations
 from common.logger import Logger, draw_learning_curve
 from common.options import RunConfig, validate
-from common.run_folder import create_run_folder, load_config, lock, save_config, write_errors, write_text
+from common.periodic_evaluation import PeriodicEvaluation, check_evaluations
+from common.run_folder import check_same_task, create_run_folder, lock, save_config, write_errors, write_text
 from common.saved_model import save_model
 from common.seeding import seed_everything
 from common.signals import Stopped, StopSignal
@@ -125,7 +124,7 @@ class Run:
         with write_errors(self.folder):  # only now: a run that cannot be resumed stays as it was
             save_config(self.config, self.folder)
             self.logger = Logger(self.config, self.folder, first_step=self.global_step)
-        self.evaluations = Evaluations(self.config, self.folder, self.logger)
+        self.periodic_evaluation = PeriodicEvaluation(self.config, self.folder, self.logger)
         print(f"run folder: {self.folder}", flush=True)
         if self.config.resume and not self.checkpoints.last:
             print("it has no checkpoint yet: training starts from the beginning", flush=True)
@@ -159,13 +158,7 @@ class Run:
         return time.perf_counter() - self._last_checkpoint_time >= 49 * self._checkpoint_seconds
 
     def _read_counters(self) -> None:
-        saved = load_config(self.folder)
-        if (saved.get("algorithm"), saved.get("env_id")) != (self.config.algorithm, self.config.env_id):
-            raise UserError(
-                f"{self.folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
-                f" {self.config.algorithm} on {self.config.env_id}: resume it with its own script and"
-                " environment"
-            )
+        check_same_task(self.folder, self.config)
         if counters := read_counters(self.folder / "checkpoints"):
             self.global_step, self._seconds_before = counters["global_step"], counters["seconds"]
             self._last_row_step = counters["last_row_step"]
@@ -246,7 +239,7 @@ class Run:
         if not frequency or self.global_step // frequency == self._steps_before // frequency:
             return
         started = time.perf_counter()
-        self.evaluations.play(evaluate, model, self.global_step, self._seconds)
+        self.periodic_evaluation.play(evaluate, model, self.global_step, self._seconds)
         pause = time.perf_counter() - started
         self._started += pause
         if not self._bar.disable:  # by the environment variable TQDM_DISABLE
@@ -278,7 +271,7 @@ class Run:
         with write_errors(self.folder):
             if self.config.save_model:
                 print(f"model: {save_model(model, self.folder)}", flush=True)
-            self.evaluations.print_best()
+            self.periodic_evaluation.print_best()
             if curve := draw_learning_curve(self.config, self.folder):
                 print(f"learning curve: {curve}", flush=True)
         returns = np.zeros(0)

@@ -85,6 +85,20 @@ def load_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
 
 
+def check_same_task(folder: Path, config: RunConfig) -> None:
+    """Check that a run folder is of the script and the environment of `config`.
+
+    Raises:
+        UserError: if it is of others, or not a run folder.
+    """
+    saved = load_config(folder)
+    if (saved.get("algorithm"), saved.get("env_id")) != (config.algorithm, config.env_id):
+        raise UserError(
+            f"{folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
+            f" {config.algorithm} on {config.env_id}: resume it with its own script and environment"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file; after a crash or power cut the old or the new file is there, never half of one."""
     with replacing(path) as partial:

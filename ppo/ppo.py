@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from common.cli import main
-from common.distributions import make_policy
 from common.envs import make_envs, true_next_observations
 from common.errors import UserError
 from common.evaluation import play_episodes
@@ -44,6 +43,7 @@ from common.rollout import (
     take,
 )
 from common.run import Result, Run
+from common.stochastic_policies import make_policy
 import gymnasium as gym
 import keras
 import numpy as np

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from common.cli import main
-from common.distributions import make_policy
 from common.envs import make_envs
 from common.episode_buffer import Episode, EpisodeBuffer, join_observations
 from common.evaluation import play_episodes
@@ -36,6 +35,7 @@ from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, Positive, PositiveInt, RunConfig
 from common.rollout import Images, assemble, explained_variance
 from common.run import Result, Run
+from common.stochastic_policies import make_policy
 import gymnasium as gym
 import keras
 import numpy as np

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli import main
-from common.distributions import SquashedGaussianPolicy
 from common.envs import make_envs, true_next_observations
 from common.evaluation import play_episodes
 from common.networks import copy_network, mlp
@@ -35,6 +34,7 @@ from common.numpy_inference import fast_copy
 from common.options import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, RunConfig
 from common.replay_buffer import ReplayBuffer, Transitions
 from common.run import Result, Run
+from common.stochastic_policies import SquashedGaussianPolicy
 import gymnasium as gym
 import keras
 import numpy as np

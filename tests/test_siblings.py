@@ -53,6 +53,11 @@ def test_a_script_is_short(script):
     assert len(path(script).read_text().splitlines()) <= LENGTHS[script]
 
 
+@pytest.mark.parametrize("module", sorted(ROOT.glob("common/*.py")), ids=lambda module: module.stem)
+def test_a_module_of_common_is_short(module):
+    assert len(module.read_text().splitlines()) <= 300
+
+
 def test_every_line_counts(tmp_path):
     """Docstrings, comments, and empty lines too."""
     parent, child = tmp_path / "parent.py", tmp_path / "child.py"

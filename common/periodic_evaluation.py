@@ -16,7 +16,7 @@ from common.seeding import unchanged_generators
 import numpy as np
 
 
-class Evaluations:
+class PeriodicEvaluation:
     """Evaluates the greedy policy during training and keeps the model with the highest mean return.
 
     Training goes on as if there were no evaluations: they have environments of their own and leave the

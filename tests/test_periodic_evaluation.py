@@ -7,9 +7,9 @@ import time
 from unittest.mock import Mock
 
 from common.errors import UserError
-from common.evaluations import Evaluations
 from common.logger import draw_learning_curve
 from common.options import RunConfig
+from common.periodic_evaluation import PeriodicEvaluation
 from common.run import Run
 import matplotlib.figure
 import numpy as np
@@ -65,7 +65,7 @@ def test_the_greedy_policy_has_the_current_weights(script, module, configured):
     result = module(script).train(configured(script, env_id=env_id, **options))
     run = Run(configured(script, env_id=env_id, **options))
     run.checkpoint()
-    again = module(script).evaluate(result.model, run.evaluations.config)
+    again = module(script).evaluate(result.model, run.periodic_evaluation.config)
     assert len(set(again)) > 1 or script == "q_learning"
     columns = evaluations(result.folder)
     assert columns["global_step"][-1] >= 200
@@ -110,7 +110,7 @@ def test_the_best_model_is_the_one_with_the_highest_mean_return(tmp_path, capsys
     assert (
         json.loads((run.folder / "best_model.json").read_text())["global_step"] == 20
     )  # the first of equals
-    run.evaluations.print_best()
+    run.periodic_evaluation.print_best()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"best model: {run.folder / 'best_model.npz'} (mean return -3.0 at step 20)"
 
@@ -239,6 +239,6 @@ def test_a_best_model_that_cannot_be_read_is_an_error_of_one_line(text, tmp_path
 def test_seeds_are_neither_those_of_training_nor_of_the_final_evaluation(tmp_path):
     seen = []
     for seed in (4, 4, 5):
-        evaluations = Evaluations(RunConfig(seed=seed, save_model=False), tmp_path, Mock())
+        evaluations = PeriodicEvaluation(RunConfig(seed=seed, save_model=False), tmp_path, Mock())
         evaluations.play(lambda _, config: seen.append(config.seed) or np.zeros(2), None, 10, 0.0)
     assert seen[0] == seen[1] and len({4, 5, *seen}) == 4
