@@ -55,9 +55,9 @@ def middle(values: pd.Series, decimals: int = 0) -> str:
 
 
 def solved(frame: pd.DataFrame, env_id: str) -> str:
-    """Return the number of solved runs, such as "10 of 10"."""
+    """Return the number of solved runs, such as "10 of 10", or "– (10)" without a threshold."""
     if env_id not in THRESHOLDS:
-        return "–"
+        return f"– ({len(frame)})"
     return f"{(frame['evaluation_mean'] >= THRESHOLDS[env_id]).sum()} of {len(frame)}"
 
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from common.errors import UserError
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import tensorflow as tf
@@ -598,6 +599,12 @@ def test_a_run_that_ends_at_half_of_the_steps_shows_its_final_return(monkeypatch
     assert "| Ant-v5 | TD3 | 500,000 | 1 | 3000.0 | 3000.0 | 60.0 |" in tables.mujoco_table(tmp_path)
     games = tables.games_table(tmp_path)
     assert "| MinAtar/Breakout-v1 | DQN | 500,000 | 1 | 3000.0 | 60.0 |" in games and "Ant" not in games
+
+
+def test_a_task_without_a_threshold_shows_its_number_of_seeds():
+    frame = pd.DataFrame({"evaluation_mean": [475.0, 470.0]})
+    assert cells.solved(frame, "CartPole-v1") == "1 of 2"
+    assert cells.solved(frame, "Walker2d-v5") == "– (2)"
 
 
 def test_results_of_other_options_are_not_shown(reported, monkeypatch):
