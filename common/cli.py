@@ -106,7 +106,7 @@ def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) 
     groups: dict[str, list] = {"algorithm": [], "run": []}
     for field in dataclasses.fields(config_class):
         default = getattr(defaults, field.name)
-        hint = Annotated[hints[field.name], tyro.conf.arg(help=docs[field.name])]
+        hint = Annotated[hints[field.name], tyro.conf.arg(help=docs.get(field.name, ""))]
         group = "run" if field.name in shared and field.name not in moved else "algorithm"
         groups[group].append((field.name, hint, dataclasses.field(default=default)))
     parts = {

@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import signal
 import sys
+import traceback
 from typing import Any
 import warnings
 
@@ -85,7 +86,8 @@ def make_env(
             env = gym.wrappers.DtypeObservation(env, np.float32)
     if network == "lstm" and frame_stack < 2:
         raise UserError("--network lstm reads a sequence: give --frame-stack 2 or more, such as 8")
-    if frame_stack > 1:
+    if frame_stack > 1:  # of copies, because an environment may return the same array at every step
+        env = gym.wrappers.TransformObservation(env, np.array, env.observation_space)
         env = gym.wrappers.FrameStackObservation(env, frame_stack)
     if isinstance(env.action_space, gym.spaces.Box):
         env = with_flat_float32_actions(env)
@@ -137,10 +139,11 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
     if config.executor == "envpool":
         envs = EnvPool(config.env_id, env, config.num_envs, terminal_on_life_loss=life_loss)
         envs = gym.wrappers.vector.TransformReward(envs, np.sign) if clip_rewards else envs
+        env.close()
     else:
+        env.close()  # first: an environment may be a device that only one program can use
         vector = gym.vector.AsyncVectorEnv if config.executor == "async" else gym.vector.SyncVectorEnv
         envs = vector([create] * config.num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
-    env.close()
     envs = FiniteGuard(envs, config.env_id)
     envs.action_space.seed(config.seed)
     envs.single_action_space.seed(config.seed)
@@ -210,12 +213,16 @@ def _make(
         _show_once([str(warning.message) for warning in caught])
         return env
     except (gym.error.DependencyNotInstalled, ImportError) as error:
-        missing_id = isinstance(error, ImportError) and ":" in env_id
-        advice = "is the module in the current folder?" if missing_id else EXTRAS
+        module, advice = env_id.rpartition(":")[0], EXTRAS
+        if module and isinstance(error, ImportError):
+            missing = getattr(error.__cause__ or error, "name", None)
+            here = missing and module.startswith(missing)
+            advice = "is the module in the current folder?" if here else _place(error)
         raise UserError(f"cannot create {env_id!r}: {_one_line(error)}: {advice}") from error
     except (gym.error.Error, ValueError, TypeError) as error:
         needs_extras = "box2d" in str(error).lower() or env_id.startswith(("ALE/", "MinAtar/"))
-        advice = f": {EXTRAS}" if needs_extras else ""
+        own = ":" in env_id and not isinstance(error, gym.error.Error)
+        advice = f": {_place(error)}" if own else f": {EXTRAS}" if needs_extras else ""
         raise UserError(f"cannot create {env_id!r}: {_one_line(error)}{advice}") from error
 
 
@@ -239,6 +246,12 @@ def _redirect_mujoco_warnings() -> None:
             _show_once([f"the simulator of the environment says: {message}"])
 
     mujoco.set_mju_user_warning(show)
+
+
+def _place(error: Exception) -> str:
+    """Return the file and the line of an environment that raised an error, which Gymnasium raises again."""
+    frame = traceback.extract_tb((error.__cause__ or error).__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _one_line(text: object) -> str:

@@ -73,9 +73,17 @@ def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> n
         for k, action in zip(running, actions, strict=True):
             observation, reward, terminated, truncated, _ = envs[k].step(action)
             returns[k] += reward
-            if not (terminated or truncated or (step == MAX_STEPS and not limited)):
+            if not (terminated or truncated):
                 still_running.append(k)
                 observations.append(observation)
+        if step == MAX_STEPS and not limited and still_running:
+            count = len(still_running)
+            print(
+                f"warning: {count} evaluation episode{'s were' if count > 1 else ' was'} cut off after"
+                f" {MAX_STEPS:,} steps: register the environment with max_episode_steps",
+                file=sys.stderr,
+            )
+            return returns
         running = still_running
     return returns
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from pathlib import Path
+import sys
 from typing import Any
 import uuid
 
@@ -102,6 +103,7 @@ class MetricsFile:
         lines = [",".join(row) + "\n" for row in [self.columns or header, *rows]]
         write_text(path, "".join(lines))
         self.file = path.open("a" if rows else "r+", newline="")
+        self.left_out: set[str] = set()
 
     def write(self, row: dict[str, float]) -> None:
         """Append a row; the first one decides the columns."""
@@ -109,6 +111,10 @@ class MetricsFile:
             self.columns = list(row)
             self.file.truncate()  # the header of a run without rows
             self.file.write(",".join(self.columns) + "\n")
+        if unknown := row.keys() - {*self.columns, *self.left_out}:
+            self.left_out |= unknown
+            names = ", ".join(sorted(unknown))
+            print(f"warning: {self.file.name} has no column for {names}: they are left out", file=sys.stderr)
         values = (row.get(name, math.nan) for name in self.columns)
         self.file.write(",".join("" if math.isnan(value) else f"{value:.10g}" for value in values) + "\n")
         self.file.flush()
@@ -117,6 +123,19 @@ class MetricsFile:
         """Sync and close the file."""
         os.fsync(self.file.fileno())
         self.file.close()
+
+
+def check_metrics(metrics: dict[str, float]) -> None:
+    """Check that no metric is NaN.
+
+    Raises:
+        UserError: naming the first one that is.
+    """
+    for name, value in metrics.items():
+        if math.isnan(value):
+            raise UserError(
+                f"{name} is not a number: training has diverged: lower the learning rate, and train again"
+            )
 
 
 def start_wandb(config: RunConfig, folder: Path) -> Any:

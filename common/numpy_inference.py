@@ -59,7 +59,8 @@ class NumpyNetwork:
             BatchNormalization without `center` and `scale`, or of such chains.
 
     Raises:
-        TypeError: for another layer, or an activation that is not in `ACTIVATIONS`.
+        TypeError: for another layer, an activation that is not in `ACTIVATIONS`, or layers that are not used
+            one after the other.
     """
 
     ACTIVATIONS: ClassVar = {
@@ -71,7 +72,9 @@ class NumpyNetwork:
     def __init__(self, model: keras.Model):
         self._layers = _chain(model)
         self._steps: list[Callable[[np.ndarray], np.ndarray]] = []
-        self._copy_weights()  # raises at once for a layer it does not know
+        inputs = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
+        if not np.allclose(self(inputs), model(inputs), rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise TypeError(f"NumpyNetwork cannot copy {model}: its layers are not a chain")
         self.refresh()
 
     def refresh(self) -> None:
@@ -100,11 +103,12 @@ class NumpyNetwork:
             mean, variance = as_array(layer.moving_mean), as_array(layer.moving_variance)
             inverse_std = np.float32(1.0) / np.sqrt(variance + np.float32(layer.epsilon))
             return lambda x: (x - mean) * inverse_std
-        if isinstance(layer, keras.layers.Activation) and layer.activation.__name__ in self.ACTIVATIONS:
-            return self.ACTIVATIONS[layer.activation.__name__]
-        if isinstance(layer, keras.layers.Dense) and layer.activation.__name__ in self.ACTIVATIONS:
+        name = getattr(getattr(layer, "activation", None), "__name__", "")
+        activation = self.ACTIVATIONS.get(name)
+        if isinstance(layer, keras.layers.Activation) and activation:
+            return lambda x: activation(x.copy())  # x may be the caller's
+        if isinstance(layer, keras.layers.Dense) and layer.use_bias and activation:
             kernel, bias = as_array(layer.kernel), as_array(layer.bias)
-            activation = self.ACTIVATIONS[layer.activation.__name__]
 
             def dense(x):
                 x = x.dot(kernel)  # for one row, three times as fast as x @ kernel
@@ -113,8 +117,8 @@ class NumpyNetwork:
 
             return dense
         raise TypeError(
-            f"NumpyNetwork cannot copy {layer}: it knows Dense and Activation (linear, relu, tanh), Flatten,"
-            " Rescaling, and BatchNormalization without center and scale"
+            f"NumpyNetwork cannot copy {layer}: it knows Dense with bias and Activation (linear, relu, tanh),"
+            " Flatten, Rescaling, and BatchNormalization without center and scale"
         )
 
 

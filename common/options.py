@@ -71,16 +71,19 @@ class RunConfig:
 def validate(config: RunConfig) -> None:
     """Check every option against its type and range, and `num_envs` against `train_frequency`.
 
+    Values of another type that mean the same are converted, such as 1e5 for a number of steps.
+
     Raises:
         UserError: naming the first invalid option, its value, and what it must be.
     """
     try:
-        pydantic.TypeAdapter(type(config)).validate_python(dataclasses.asdict(config))
+        valid = pydantic.TypeAdapter(type(config)).validate_python(dataclasses.asdict(config))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         requirement = first["msg"].replace("Input should be", "it must be")
         raise UserError(f"{option} is {first['input']}: {requirement}") from error
+    vars(config).update(vars(valid))
     train_frequency = getattr(config, "train_frequency", config.num_envs)
     if config.num_envs > train_frequency and not config.evaluate:
         raise UserError(

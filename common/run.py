@@ -25,7 +25,7 @@ from typing import Any
 from common.checkpoint import Checkpoints, read_counters
 from common.envs import finished_episodes
 from common.evaluation import check_display, check_video, print_evaluation
-from common.logger import Logger, draw_learning_curve
+from common.logger import Logger, check_metrics, draw_learning_curve
 from common.options import RunConfig, validate
 from common.periodic_evaluation import PeriodicEvaluation, check_evaluations
 from common.run_folder import check_same_task, create_run_folder, lock, save_config, write_errors, write_text
@@ -205,6 +205,9 @@ class Run:
 
         `episodic_return` and `episodic_length` are means over the episodes that ended since the last row;
         they are empty if none did.
+
+        Raises:
+            UserError: if a metric of the row is NaN: the networks have diverged, and so would checkpoints.
         """
         self._last_metrics = metrics
         if self.row_is_due:
@@ -217,6 +220,8 @@ class Run:
         return last is None or self.global_step // frequency > last // frequency
 
     def _write_row(self) -> None:
+        metrics = {name: float(value) for name, value in self._last_metrics.items()}
+        check_metrics(metrics)
         self._last_row_step = self.global_step
         returns, lengths = zip(*self._unlogged_episodes, strict=True) if self._unlogged_episodes else ((), ())
         self._unlogged_episodes = []
@@ -225,7 +230,7 @@ class Run:
             "seconds": round(self._seconds, 3),
             "episodic_return": float(np.mean(returns)) if returns else math.nan,
             "episodic_length": float(np.mean(lengths)) if lengths else math.nan,
-            **{name: float(value) for name, value in self._last_metrics.items()},
+            **metrics,
         }
         with write_errors(self.folder):
             self.logger.write(row)

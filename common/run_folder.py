@@ -86,7 +86,7 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def check_same_task(folder: Path, config: RunConfig) -> None:
-    """Check that a run folder is of the script and the environment of `config`.
+    """Check that a run folder is of the script and the environment of `config`; print its other options.
 
     Raises:
         UserError: if it is of others, or not a run folder.
@@ -97,6 +97,11 @@ def check_same_task(folder: Path, config: RunConfig) -> None:
             f"{folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
             f" {config.algorithm} on {config.env_id}: resume it with its own script and environment"
         )
+    today = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
+    changed = [name for name in today if name in saved and saved[name] != today[name] and name != "resume"]
+    if changed:
+        options = ", ".join(f"{name} {today[name]} (was {saved[name]})" for name in changed)
+        print(f"resumed with other options: {options}", flush=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Environment wrappers: episode statistics, finite values, lives, images, bins, and hidden numbers."""
 
 from collections.abc import Sequence
+from copy import copy
 import functools
 import math
 from typing import Any
@@ -21,6 +22,8 @@ class KeepEpisodeInfo(gym.Wrapper):
         """Step the environment; `info` has the key "episode" at the end of an episode, and nothing else."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         info = {"episode": info["episode"]} if "episode" in info else {}
+        if terminated or truncated:
+            observation = copy(observation)  # the reset that follows may write into the same array
         return observation, reward, terminated, truncated, info
 
 
@@ -39,8 +42,14 @@ class FiniteGuard(gym.vector.VectorWrapper):
         self.num_steps = 0
 
     def reset(self, *, seed=None, options=None):
-        """Reset the environments."""
+        """Reset the environments.
+
+        Raises:
+            UserError: if an observation is not finite.
+        """
         observations, infos = self.env.reset(seed=seed, options=options)
+        if not np.isfinite(observations).all():
+            raise self._not_finite("an observation")
         return observations.copy(), infos
 
     def step(self, actions):
@@ -50,7 +59,8 @@ class FiniteGuard(gym.vector.VectorWrapper):
             UserError: if a reward or an observation is not finite, or an action that the environment rejects.
         """
         try:
-            observations, rewards, terminated, truncated, infos = self.env.step(actions)
+            # a copy, because an environment may change its action
+            observations, rewards, terminated, truncated, infos = self.env.step(actions.copy())
         except Exception:
             check_actions(actions)
             raise
@@ -64,12 +74,14 @@ class FiniteGuard(gym.vector.VectorWrapper):
                 total += np.add.reduce(final, axis=None, dtype=np.float64)
         if not math.isfinite(total):
             check_actions(actions)
-            what = "reward" if not np.isfinite(rewards).all() else "observation"
-            raise UserError(
-                f"{self.env_id} returned a {what} that is not finite, at step {self.num_steps:,} of this"
-                " process: fix the environment, then resume from the last checkpoint"
-            )
+            raise self._not_finite("an observation" if np.isfinite(rewards).all() else "a reward")
         return observations.copy(), rewards, terminated, truncated, infos
+
+    def _not_finite(self, what: str) -> UserError:
+        return UserError(
+            f"{self.env_id} returned {what} that is not finite, at step {self.num_steps:,} of this process:"
+            " fix the environment, then resume from the last checkpoint"
+        )
 
 
 def check_actions(actions: np.ndarray) -> None:

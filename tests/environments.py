@@ -275,7 +275,44 @@ class Global(gym.Env):
         return self.observe(), random.random() + float(np.sum(action)), False, self.steps == 5, {}
 
 
+class OneArray(gym.Env):
+    """Counts its steps in one array, which every observation is, and doubles each action in place."""
+
+    def __init__(self):
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = _ACTIONS_UNIT
+        self.count = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count[:] = 0.0
+        return self.count, {}
+
+    def step(self, action):
+        action *= 2.0
+        self.count += 1.0
+        return self.count, 0.0, False, self.count[0] == 3, {}
+
+
+class NanStart(OneArray):
+    """Begins with NaN."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.full(1, np.nan, np.float32), {}
+
+
+class Broken(gym.Env):
+    """Cannot be created."""
+
+    def __init__(self):
+        self.size = None + 1
+
+
 for name, entry_point, options in [
+    ("OneArray-v0", OneArray, {}),
+    ("NanStart-v0", NanStart, {}),
+    ("Broken-v0", Broken, {}),
     ("Global-v0", Global, {}),
     ("GlobalBox-v0", Global, {"action_space": _ACTIONS_BOX}),
     ("Truncating-v0", OneState, {"ends": "truncated"}),

@@ -154,6 +154,14 @@ def test_an_environment_in_a_module_of_the_current_folder(command, tmp_path):
     assert again.stdout.splitlines()[-1] == process.stdout.splitlines()[-1], again.stderr
 
 
+def test_an_option_needs_no_docstring():
+    @dataclasses.dataclass(kw_only=True)
+    class OwnConfig(Config):
+        bonus: float = 0.1
+
+    assert parse_config(OwnConfig, ["--bonus", "0.5"]).bonus == 0.5
+
+
 def test_a_resumed_run_keeps_its_options(short_run):
     _, folder = short_run("dqn")
     config = parse_config(Config, ["--resume", str(folder)])

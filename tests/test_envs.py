@@ -63,6 +63,39 @@ def test_observations_of_the_last_step_are_copies():
     assert (first[0, 0], second[0, 0]) == (0, 1)
 
 
+def test_an_environment_may_return_one_array_and_change_its_action():
+    envs = make_envs(td3.Config(env_id="tests.environments:OneArray-v0"), gym.spaces.Box)
+    envs.reset(seed=0)
+    actions = np.full((1, 2), 0.25, np.float32)
+    for step in range(1, 7):
+        next_observations, *_, infos = envs.step(actions)
+        assert true_next_observations(next_observations, infos)[0, 0] == (step - 1) % 3 + 1
+        assert next_observations[0, 0] == step % 3
+    np.testing.assert_array_equal(actions, np.full((1, 2), 0.25))  # as the replay buffer stores them
+    env = make_env("tests.environments:OneArray-v0", frame_stack=3)
+    env.reset(seed=0)
+    frames = [env.step(actions[0].copy())[0][:, 0] for _ in range(2)]
+    np.testing.assert_array_equal(frames, [[0, 0, 1], [0, 1, 2]])
+
+
+def test_a_device_is_opened_once(monkeypatch):
+    """The environment that is checked first is closed before those of the training are made."""
+    opened = []
+
+    class Device(environments.Counter):
+        def __init__(self, **options):
+            super().__init__(**options)
+            assert not opened
+            opened.append(self)
+
+        def close(self):
+            opened.remove(self)
+
+    monkeypatch.setitem(gym.registry, "Device-v0", gym.envs.registration.EnvSpec("Device-v0", Device))
+    discrete_envs("Device-v0").close()
+    assert not opened
+
+
 def test_observations_become_one_axis():
     envs = discrete_envs("tests.environments:DiscreteObservation-v0")
     observations, _ = envs.reset(seed=0)
@@ -121,6 +154,7 @@ def test_same_seed_same_stream():
         ("CartPole-v9", "v1"),
         ("Pendulum-v0", "v1"),
         ("no_such_module:Env-v0", "no_such_module.*is the module in the current folder"),
+        ("tests.environments:Broken-v0", r"unsupported operand.*tests/environments\.py, line \d+$"),
         ("Pendulum-v1", "dqn needs a Discrete action space.*choose another script"),
         ("tests.environments:TextObservation-v0", "observes Text.*wrap the environment"),
         ("tests.environments:TextInDict-v0", "observes Dict.*wrap the environment"),

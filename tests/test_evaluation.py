@@ -69,15 +69,18 @@ def test_box_actions_are_clipped_to_their_bounds(env_id, size):
         play_episodes(constant(*[action] * size), config)
 
 
-def test_an_episode_that_never_ends_is_cut_off():
+def test_an_episode_that_never_ends_is_cut_off(capsys):
     config = RunConfig(env_id="CliffWalking-v1", eval_episodes=1)
     assert play_episodes(constant(1, 0, 0, 0), config) == [-10_000]  # up, into the wall, for ever
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: 1 evaluation episode was cut off after 10,000 steps: register")
 
 
-def test_a_time_limit_above_that_number_is_kept(monkeypatch):
+def test_a_time_limit_above_that_number_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "MAX_STEPS", 50)
     config = RunConfig(env_id="MountainCar-v0", eval_episodes=1)
     assert play_episodes(constant(0, 1, 0), config) == [-200]  # the car stands still up to its time limit
+    assert not capsys.readouterr().err
 
 
 # Saved models

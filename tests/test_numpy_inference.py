@@ -94,6 +94,33 @@ def test_numpy_copy_refuses_a_model_that_is_no_chain():
         NumpyNetwork(keras.Model(inputs, outputs))
 
 
+def test_numpy_copy_refuses_a_chain_that_uses_a_layer_twice():
+    """The layers of a model are listed once, however often they are used."""
+    inputs, tanh, dense = keras.Input((4,)), keras.layers.Activation("tanh"), keras.layers.Dense(4)
+    twice = keras.Model(inputs, dense(tanh(keras.layers.Dense(4)(tanh(inputs)))))
+    with pytest.raises(TypeError, match="not a chain"):
+        NumpyNetwork(twice)
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(fast_copy(twice)(x), twice(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_acting_leaves_the_observations_as_they_are(activation):
+    layers = [keras.Input((4,)), keras.layers.Activation(activation), keras.layers.Dense(2)]
+    copy = fast_copy(keras.Sequential(layers))
+    assert isinstance(copy, NumpyNetwork)
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    before = x.copy()
+    copy(x)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_dense_layer_without_bias_is_compiled():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, use_bias=False)])
+    x = np.ones((3, 4), np.float32)
+    np.testing.assert_allclose(fast_copy(model)(x), model(x), rtol=1e-5)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_acting_equals_the_model_and_follows_it(network):
     shape = {"mlp": (4,), "cnn": (2, 10, 10, 3), "lstm": (6, 4)}[network]

@@ -37,6 +37,13 @@ def test_options_are_checked_against_their_annotations(name, value, requirement)
     assert "\n" not in message
 
 
+def test_values_of_another_type_are_converted():
+    config = RunConfig(total_timesteps=1e5, save_model="false", log_frequency="300")
+    validate(config)
+    assert (config.total_timesteps, config.save_model, config.log_frequency) == (100_000, False, 300)
+    assert type(config.total_timesteps) is int
+
+
 @pytest.mark.parametrize("script", ["dqn", "double_dqn", "dueling_dqn", "ddpg", "td3", "sac"])
 def test_updates_are_not_left_out_for_many_environments(script, module):
     """An update can follow a step of all environments at most once."""

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+from common.cli import parse_config
+from common.errors import UserError
 from common.options import RunConfig
 from common.run import Run
 from common.signals import Stopped
@@ -275,6 +277,28 @@ def test_a_model_is_not_saved_if_not_asked_for(tmp_path, module, capsys):
     config = q_learning.Config(total_timesteps=50, eval_episodes=0, save_model=False, runs_dir=str(tmp_path))
     result = q_learning.train(config)
     assert not list(result.folder.glob("model.*")) and "model:" not in capsys.readouterr().out
+
+
+def test_a_metric_that_is_not_a_number_stops_the_run_before_its_next_checkpoint(tmp_path):
+    run = Run(
+        RunConfig(total_timesteps=30, checkpoint_frequency=10, log_frequency=10, runs_dir=str(tmp_path))
+    )
+    run.checkpoint()
+    with pytest.raises(UserError, match="td_loss is not a number: training has diverged"):
+        for step in run.steps(10):
+            run.log(td_loss=np.nan if step == 20 else 1.0)
+    assert int(run.checkpoints.last.name) == 10
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_a_resumed_run_prints_its_other_options(module, short_run, tmp_path, capsys):
+    folder = shutil.copytree(short_run("dqn")[1], tmp_path / "copy")
+    saved = parse_config(module("dqn").Config, ["--resume", str(folder)])
+    Run(saved)
+    assert "other options" not in capsys.readouterr().out
+    Run(dataclasses.replace(saved, gamma=0.5, hidden_sizes=(8, 8)))
+    line = f"resumed with other options: gamma 0.5 (was {saved.gamma}), hidden_sizes [8, 8] (was "
+    assert capsys.readouterr().out.startswith(line)
 
 
 @pytest.mark.parametrize("updates", [0, 1])

@@ -29,8 +29,14 @@ def test_numbers_that_are_not_finite_stop_the_run(name, what):
     envs = discrete_envs(f"tests.environments:{name}-v0")
     envs.reset(seed=0)
     envs.step(np.zeros(1, int))
-    with pytest.raises(UserError, match=rf"{name}-v0 returned a {what} .* step 2 .*fix the environment"):
+    with pytest.raises(UserError, match=rf"{name}-v0 returned an? {what} .* step 2 .*fix the environment"):
         envs.step(np.zeros(1, int))
+
+
+def test_a_first_observation_that_is_not_finite_stops_the_run():
+    envs = make_envs(td3.Config(env_id="tests.environments:NanStart-v0"), gym.spaces.Box)
+    with pytest.raises(UserError, match=r"returned an observation .* step 0 .*fix the environment"):
+        envs.reset(seed=0)
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "tests.environments:BoxActions-v0"])
