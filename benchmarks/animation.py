@@ -25,7 +25,7 @@ from benchmarks import cli, job
 from benchmarks.cells import markdown
 from benchmarks.policies import POLICIES
 from benchmarks.records import ROOT
-from benchmarks.settings import SCRIPTS
+from benchmarks.settings import COLLECTION, SCRIPTS
 
 WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15  # of the front page
 SMALL, FEW = 200, 16  # width and colours in the gallery
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
         return
     page = POLICIES / "README.md"
     text = page.read_text(encoding="utf-8").partition(HEADER)[0]
-    table = markdown([row(script, options.seed) for script in SCRIPTS])
+    table = markdown([row(script, options.seed) for script in COLLECTION])
     page.write_text(f"{text}{table}\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.cells import default_task, label, read, runs
 from benchmarks.intervals import interval
 from benchmarks.peers import NAMES as LIBRARIES
-from benchmarks.settings import SCRIPTS, TASKS, THRESHOLDS, Task
+from benchmarks.settings import COLLECTION, SCRIPTS, TASKS, THRESHOLDS, Task
 from benchmarks.speed_tables import pair_label, speed_pairs
 
 COLOURS = (  # colour-blind-safe (Paul Tol's muted scheme) and black
@@ -171,7 +171,7 @@ def save(figure: Figure, path: Path) -> None:
 def draw_all(results: Path) -> list[str]:
     """Write all figures to figures/, and return the names of those that compare scripts."""
     (results / "figures").mkdir(parents=True, exist_ok=True)
-    default_tasks = [task for name in SCRIPTS if (task := default_task(name))]
+    default_tasks = [task for name in COLLECTION if (task := default_task(name))]
     mujoco = sorted((task for task in TASKS if task.is_mujoco), key=lambda task: task.env_id)
     games = sorted((task for task in TASKS if task.is_game), key=lambda task: task.env_id)
     others = [task for task in TASKS if not task.is_mujoco and not task.is_game]

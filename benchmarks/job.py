@@ -95,8 +95,11 @@ def run_script(
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment variables of a run: this checkout on the path, and a limit on threads."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    """Return the environment variables of a run: a limit on threads, and the path of modules.
+
+    This checkout comes first, then the current folder, which may hold an environment.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
     limits = {name: str(threads) for name in THREAD_VARIABLES} if threads else {}
     return dict(os.environ) | {"PYTHONPATH": path} | limits
 

@@ -40,7 +40,9 @@ class Options:
     seeds: tuple[int, ...] = ()
     """Seeds to run (default: as many as the row says)."""
     extra: str = ""
-    """Arguments added to each command, such as --extra="--total-timesteps 1000"."""
+    """Arguments added to each command, such as --extra="--total-timesteps 1000"; needs --results."""
+    repeat: bool = False
+    """Also repeat the runs that have a row, for example after a change of a script."""
     workers: int = os.cpu_count() or 1
     """Simultaneous runs on this machine."""
     threads: int = 1
@@ -126,7 +128,7 @@ def plan(chosen: Options) -> list[Job]:
     """Return the runs that the command line selects and that have no row yet.
 
     Raises:
-        UserError: if it selects none, or if there are no workers.
+        UserError: if it selects none, if there are no workers, or if `extra` would change the tables.
     """
     if chosen.workers < 1:
         raise UserError(f"--workers is {chosen.workers}: it must be at least 1")
@@ -135,15 +137,22 @@ def plan(chosen: Options) -> list[Job]:
         tasks = [Task(script, env_id) for script in chosen.scripts for env_id in chosen.envs]
     if not tasks:
         raise UserError("learning.toml has no such row: choose one of its rows, or give --scripts and --envs")
+    if chosen.extra and chosen.results.resolve() == records.RESULTS.resolve():
+        raise UserError("--extra would replace rows of the tables: give another folder with --results")
     jobs = [Job(task, seed, chosen.extra) for task in tasks for seed in chosen.seeds or range(task.seeds)]
-    return [work for work in jobs if not done(work, chosen.results)]
+    return [work for work in jobs if chosen.repeat or not done(work, chosen.results)]
 
 
 def done(work: Job, results: Path) -> bool:
     """Whether a results row has the job's seed and options, and its `eval_frequency` if it has one."""
     rows = records.read_csv(results / "learning" / work.task.file)
+    defaults = options.defaults(work.task.script)
     today = options.resolved(work.task.script, work.arguments)
-    rows = [row for row in rows if row["seed"] == str(work.seed) and options.matches(row["options"], today)]
+    rows = [
+        row
+        for row in rows
+        if row["seed"] == str(work.seed) and options.matches(row["options"], today, defaults)
+    ]
     if frequency := options.eval_frequency(work.task.script, work.arguments):
         commands = [row["command"].split(maxsplit=2)[2] for row in rows]
         return frequency in [options.eval_frequency(work.task.script, command) for command in commands]
@@ -186,6 +195,10 @@ def main(chosen: Options) -> int:
                 failed.append(f"failed: {work}: {reason}")
                 message = f"FAILED: {reason}"
             print(f"[{number}/{len(jobs)}] {work}: {message}", flush=True)
+    for task in {work.task.file: work.task for work in jobs}.values():
+        seeds = {work.seed for work in jobs if work.task is task and work.seed >= task.seeds}
+        if seeds:
+            print(f"{task.file}: the tables show {task.seeds} seeds, not {sorted(seeds)}: raise `seeds`")
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
         print(f"{len(failed)} of {len(jobs)} runs failed: repeat the command to retry them", file=sys.stderr)

@@ -55,14 +55,18 @@ def eval_frequency(script: str, arguments: str) -> int:
         return 0
 
 
-def matches(recorded: str, options: dict[str, Any]) -> bool:
+def matches(recorded: str, options: dict[str, Any], defaults: dict[str, Any] | None = None) -> bool:
     """Whether the options recorded in a results row (JSON) agree with these.
 
-    All options that both sides know must agree; options added or removed since the run are ignored.
+    All options that both sides know must agree. Options removed since the run are ignored. Those added since
+    must be off (None, False, or 0), or have the value in `defaults`; without `defaults`, they are ignored.
     """
     recorded = _from_json(recorded)
     if "async_envs" in recorded:  # of runs before --executor
         recorded["executor"] = "async" if recorded.pop("async_envs") else "sync"
+    if defaults:
+        added = {name for name in options.keys() - recorded if options[name]}
+        recorded |= {name: json.loads(json.dumps(defaults[name])) for name in added}  # tuples become lists
     return bool(options) and all(options[name] == recorded[name] for name in options.keys() & recorded)
 
 
@@ -73,7 +77,7 @@ def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> 
     """
     given = {name: None if value == "none" else value for name, value in task.options.items()}
     today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
-    return int(row["seed"]) < task.seeds and matches(row["options"], of_learning(today))
+    return int(row["seed"]) < task.seeds and matches(row["options"], of_learning(today), defaults)
 
 
 def _from_json(text: str) -> Any:

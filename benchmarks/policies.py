@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks import cli, job, records
 from benchmarks.cells import default_task
-from benchmarks.settings import SCRIPTS, ScriptName
+from benchmarks.settings import COLLECTION, ScriptName
 
 POLICIES = records.ROOT / "policies"
 KEPT = ("config.json", "model.keras", "model.npz")
@@ -27,7 +27,7 @@ KEPT = ("config.json", "model.keras", "model.npz")
 class Options:
     """Which policies to train."""
 
-    scripts: tyro.conf.Positional[tuple[ScriptName, ...]] = tuple(SCRIPTS)
+    scripts: tyro.conf.Positional[tuple[ScriptName, ...]] = tuple(COLLECTION)
     """Scripts (default: all)."""
     folder: Path = POLICIES
     """Folder of the policies."""

@@ -94,7 +94,9 @@ def read(path: Path, scripts: tuple[str, ...], envs: tuple[str, ...], ranges: st
 
 def _look_up(table: dict[str, Any], name: str, kind: str) -> Any:
     if name not in table:
-        raise UserError(f"there is no {kind} {name}: choose from {', '.join(table) or 'none'}")
+        choice = f"choose from {', '.join(table) or 'none'}"
+        advice = f"{choice}, or add it to benchmarks/scripts.toml" if kind == "script" else choice
+        raise UserError(f"there is no {kind} {name}: {advice}")
     return table[name]
 
 

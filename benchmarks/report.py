@@ -30,7 +30,7 @@ class Options:
     results: Path = RESULTS
     """Folder written by learning.py and speed.py; README.md and figures/ are written to it."""
     pages: tuple[Path, ...] = ()
-    """Pages to fill (default: every README.md of the repository with markers)."""
+    """Pages to fill (default: with the results of this repository, each README.md that has markers)."""
 
 
 def fill(text: str, results: Path) -> str:
@@ -61,7 +61,8 @@ def main(options: Options) -> None:
     text = "\n\n".join(parts) + "\n"
     text = re.sub(r"\]\((\w+/README\.md)\)", r"](../../\1)", text)  # links relative to this folder
     (options.results / "README.md").write_text(text)
-    for page in options.pages or sorted([*ROOT.glob("README.md"), *ROOT.glob("*/README.md")]):
+    ours = sorted(ROOT.glob("README.md")) + sorted(ROOT.glob("*/README.md"))
+    for page in options.pages or (ours if options.results.resolve() == RESULTS.resolve() else []):
         text = page.read_text()
         if (filled := fill(text, options.results)) != text:
             page.write_text(filled)

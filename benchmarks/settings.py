@@ -1,13 +1,16 @@
 """Settings of the benchmarks, read from the TOML files of this folder.
 
-`TASKS` are the runs of learning.py, and `PRESETS` the options that some of them share; `PAIRS` and `RACES`
-are those of speed.py. A task is solved at its threshold in `THRESHOLDS`. The TOML files explain their keys.
+`SCRIPTS` are the algorithms, and `COLLECTION` those with a page: a script without one is an experiment, which
+has rows in the tables, but no place on the front page and on the site. `TASKS` are the runs of learning.py,
+and `PRESETS` the options that some of them share; `PAIRS` and `RACES` are those of speed.py. A task is solved
+at its threshold in `THRESHOLDS`. The TOML files explain their keys.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import shlex
+import sys
 from typing import Any, Literal
 
 try:
@@ -16,13 +19,16 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
 @dataclass(frozen=True)
 class Script:
     """An algorithm in the tables: a table of scripts.toml."""
 
     name: str
-    paper: str
     actions: list[str]
+    paper: str = "–"
     parent: str | None = None
 
 
@@ -110,10 +116,26 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _load(name: str) -> dict[str, Any]:
-    return read_toml(Path(__file__).with_name(name))
+    try:
+        return read_toml(Path(__file__).with_name(name))
+    except tomllib.TOMLDecodeError as error:
+        raise _stop(f"{name}: {error}") from None
 
 
-def _rows(content: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _stop(message: str) -> SystemExit:
+    """Print an error; return what ends the program, which has only begun to import its modules."""
+    print(f"error: benchmarks/{message}", file=sys.stderr)
+    return SystemExit(2)
+
+
+def _script(name: str, row: dict[str, Any]) -> Script:
+    try:
+        return Script(**row)
+    except TypeError as error:
+        raise _stop(f"scripts.toml: [{name}]: {str(error).partition(' ')[2]}") from None
+
+
+def _rows(content: dict[str, Any], file: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield script, environment and settings of each row, those of its preset included.
 
     Tables within a row, such as `ours`, add to those of the preset.
@@ -121,6 +143,13 @@ def _rows(content: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     presets = content.pop("presets", {})
     for script, rows in content.items():
         for name, row in rows.items():
+            place = f"{file}: [{script}.{name}]"
+            if script not in SCRIPTS:
+                raise _stop(f"{place}: scripts.toml has no such script")
+            if not isinstance(row, dict):
+                raise _stop(f"{place}: an environment is missing")
+            if "preset" in row and row["preset"] not in presets:
+                raise _stop(f"{place}: there is no such preset")
             preset = presets[row.pop("preset")] if "preset" in row else {}
             both = {key: preset[key] | row[key] for key in preset if isinstance(row.get(key), dict)}
             row = preset | row | both
@@ -133,10 +162,13 @@ def _task(script: str, env_id: str, row: dict[str, Any]) -> Task:
 
 
 _learning = _load("learning.toml")
-SCRIPTS = {name: Script(**row) for name, row in _load("scripts.toml").items()}
+SCRIPTS = {name: _script(name, row) for name, row in _load("scripts.toml").items()}
+COLLECTION = {name: row for name, row in SCRIPTS.items() if (ROOT / name / "README.md").exists()}
 ScriptName = Literal[tuple(SCRIPTS)]  # for options
 THRESHOLDS: dict[str, float] = _learning.pop("thresholds")
 PRESETS: dict[str, dict[str, Any]] = dict(_learning["presets"])
-TASKS = [_task(*row) for row in _rows(_learning)]
-PAIRS = [Comparison(script, env_id, **row) for script, env_id, row in _rows(_load("speed.toml"))]
-RACES = [Comparison(script, env_id, **row) for script, env_id, row in _rows(_load("race.toml"))]
+TASKS = [_task(*row) for row in _rows(_learning, "learning.toml")]
+PAIRS, RACES = (
+    [Comparison(script, env_id, **row) for script, env_id, row in _rows(_load(file), file)]
+    for file in ("speed.toml", "race.toml")
+)

@@ -8,7 +8,7 @@ import pandas as pd
 from benchmarks import records
 from benchmarks.cells import default_task, label, markdown, middle, named, origin, read, runs, solved
 from benchmarks.intervals import interquartile_mean, interval, with_interval
-from benchmarks.settings import SCRIPTS, TASKS, Task
+from benchmarks.settings import COLLECTION, SCRIPTS, TASKS, Task
 from benchmarks.speed_tables import num_envs_table, solve_table, speed_pairs, speed_table
 
 PUBLISHED = records.ROOT / "benchmarks" / "published.csv"  # best published return of each task
@@ -19,7 +19,7 @@ def summary_table(results: Path, script: str = "") -> str:
     """All scripts, each on its default task: the table of the front page."""
     rows, used = [], []
     pairs = speed_pairs(results)
-    for name, about in SCRIPTS.items():
+    for name, about in COLLECTION.items():
         task = default_task(name)
         if task is None or script not in ("", name) or (frame := runs(task, results)).empty:
             continue

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*/*.py") if path.stem == path.parent.name)
+PAGES = ROOT.glob("*/README.md")  # a script without a page is an experiment
+SCRIPTS = sorted(page.parent.name for page in PAGES if list(page.parent.glob(f"{page.parent.name}.py")))
 
 SHORT = {  # options that make a run of a script short, yet long enough to learn, log and checkpoint
     "q_learning": "--total-timesteps 1500",
@@ -44,6 +45,7 @@ SMALL_UPDATES = {  # options of uncompiled updates that come often; a script tak
 }
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # a core for each of two workers
 EVERY = "--log-frequency 100 --checkpoint-frequency 300 --eval-episodes 3"
+DQN_FAMILY = ("dqn", "double_dqn", "dueling_dqn")
 BOX_ACTIONS = ("ddpg", "td3", "sac")  # the scripts that do not serve Discrete actions
 
 

@@ -40,6 +40,7 @@ from benchmarks import (
     tables,
 )
 from benchmarks.intervals import interquartile_mean, interval, with_interval
+from tests.conftest import SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "--total-timesteps 1500 --num-envs 1 --train-frequency 128 --learning-starts 200 --eval-episodes 3"
@@ -175,6 +176,55 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
     assert options.matches('{"async_envs":false}', {"executor": "sync"})
     assert not options.matches('{"async_envs":false}', {"executor": "envpool"})
+
+
+def test_an_option_that_the_run_did_not_have_counts_at_its_default():
+    recorded, defaults = '{"gamma":0.99}', {"gamma": 0.9, "clip_bonus": None, "sizes": (3,)}
+    assert options.matches(recorded, {"gamma": 0.99, "clip_bonus": None, "sizes": [3]}, defaults)
+    assert options.matches(recorded, {"gamma": 0.99, "sizes": 0}, defaults)  # off, as it was then
+    assert not options.matches(recorded, {"gamma": 0.99, "clip_bonus": 7.5}, defaults)
+    assert not options.matches(recorded, {"gamma": 0.9, "clip_bonus": None}, defaults)
+
+
+def test_runs_are_repeated_if_asked_and_extra_options_change_no_table(learned, monkeypatch, capsys):
+    monkeypatch.setattr(learning, "TASKS", [GOOD])
+    chosen = learning.Options(results=learned[0], seeds=(0,))
+    assert learning.plan(chosen) == []
+    assert len(learning.plan(dataclasses.replace(chosen, repeat=True))) == 1
+    assert len(learning.plan(dataclasses.replace(chosen, extra="--gamma 0.9"))) == 1
+    with pytest.raises(UserError, match="--extra would replace rows of the tables"):
+        learning.plan(dataclasses.replace(chosen, extra="--gamma 0.9", results=records.RESULTS))
+
+
+def test_seeds_that_the_tables_leave_out_are_named(monkeypatch, tmp_path, capsys):
+    task = dataclasses.replace(GOOD, seeds=1)
+    monkeypatch.setattr(learning, "TASKS", [task])
+    assert learning.main(learning.Options(results=tmp_path, seeds=(1,))) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == f"{task.file}: the tables show 1 seeds, not [1]: raise `seeds`"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            {"dqn": {"CartPole-v1": {"preset": "no_such"}}},
+            "learning.toml: [dqn.CartPole-v1]: there is no such preset",
+        ),
+        ({"dqn": {"seeds": 2}}, "learning.toml: [dqn.seeds]: an environment is missing"),
+        ({"my_dqn": {"CartPole-v1": {}}}, "[my_dqn.CartPole-v1]: scripts.toml has no such script"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_one_line(content, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        list(settings._rows(content, "learning.toml"))
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_mistake_in_scripts_toml_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        settings._script("my_dqn", {"name": "My DQN"})
+    assert "[my_dqn]: missing 1 required positional argument: 'actions'" in capsys.readouterr().err
 
 
 def test_rows_of_other_options_or_seeds_are_left_out():
@@ -554,6 +604,22 @@ def test_the_report_writes_tables_and_figures_and_fills_pages(reported):
     assert "outdated" not in page and "RL Baselines3 Zoo" in page
     assert "| DQN, CartPole-v1 | SB3 | 9,000 | 3,000 | 2.50 (2.00–3.00) | 3 |" in page
     assert report.fill(page, reported.results) == page  # filled once, it stays as it is
+
+
+def test_results_elsewhere_leave_the_pages_alone(reported, monkeypatch, tmp_path):
+    """Without --pages, the tables of this repository are those of its own results."""
+    (tmp_path / "README.md").write_text(reported.pages[0].read_text())
+    before = (tmp_path / "README.md").read_text()
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    report.main(dataclasses.replace(reported, pages=()))
+    assert (tmp_path / "README.md").read_text() == before
+    monkeypatch.setattr(report, "RESULTS", reported.results)
+    report.main(dataclasses.replace(reported, pages=()))
+    assert (tmp_path / "README.md").read_text() != before
+
+
+def test_a_script_without_a_page_is_an_experiment():
+    assert set(settings.COLLECTION) == set(SCRIPTS)
 
 
 def test_mujoco_tasks_show_the_return_at_half_of_the_steps(monkeypatch, tmp_path):

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from dqn.dqn import Agent, Config, evaluate, train
+from tests.conftest import DQN_FAMILY
 
 OBSERVATIONS = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
 ACTIONS = gym.spaces.Discrete(2)
-DEEP = ["dqn", "double_dqn", "dueling_dqn"]
 RATE = tf.constant(0.01)
 
 
@@ -121,7 +121,7 @@ def test_update_traces_once():
     assert agent.update.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_the_learning_rate_of_a_call_is_that_of_its_steps(script, module):
     """While a gradient keeps its sign, Adam moves a weight by the learning rate with every step."""
     agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16)))
@@ -133,7 +133,7 @@ def test_the_learning_rate_of_a_call_is_that_of_its_steps(script, module):
         np.testing.assert_allclose(moved, rate, rtol=0.1)
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_the_first_step_of_adam_is_that_of_a_clipped_gradient(script, module):
     """It moves a weight by α g / (|g| + ε'), so each g is known from its move, and so is their norm.
 
@@ -149,7 +149,7 @@ def test_the_first_step_of_adam_is_that_of_a_clipped_gradient(script, module):
     np.testing.assert_allclose(np.sqrt(sum((g**2).sum() for g in gradients)), norm, rtol=0.01)
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_the_loss_is_half_the_squared_error(script, module):
     agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16)))
     batches = random_batches(1, 64)._replace(terminated=np.ones((1, 64), bool))
@@ -158,7 +158,7 @@ def test_the_loss_is_half_the_squared_error(script, module):
     np.testing.assert_allclose(agent.update(batches, RATE)["td_loss"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_soft_updates_move_the_target_network_by_tau(script, module):
     agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16), tau=0.1))
     online = [weights + 1.0 for weights in agent.q_network.get_weights()]
@@ -169,7 +169,7 @@ def test_soft_updates_move_the_target_network_by_tau(script, module):
         np.testing.assert_allclose(now, 0.1 * new + 0.9 * old, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_the_seed_state_of_an_lstm_does_not_take_part_in_target_updates(script, module):
     """An LSTM layer has an integer variable, the state of its random seed."""
     space = gym.spaces.Box(-1.0, 1.0, (4, 3), np.float32)
@@ -188,7 +188,7 @@ def test_the_seed_state_of_an_lstm_does_not_take_part_in_target_updates(script, 
     assert all((then != now.numpy()).any() for then, now in zip(first, targets))
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_the_acting_network_changes_at_refresh(script, module):
     agent = module(script).Agent(OBSERVATIONS, ACTIONS, module(script).Config(hidden_sizes=(16, 16)))
     observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
@@ -201,7 +201,7 @@ def test_the_acting_network_changes_at_refresh(script, module):
     assert (agent.acting_network(observations) != first).all()
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_training_acts_with_the_newest_weights(script, module, configured, monkeypatch):
     """Before every step the acting network and the online network agree on what is best."""
     agent_class, seen = module(script).Agent, []
@@ -219,7 +219,7 @@ def test_training_acts_with_the_newest_weights(script, module, configured, monke
     assert len({float(values[0, 0]) for values in seen}) > 10 and len(set(np.argmax(seen, -1).ravel())) == 2
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_acts_greedily_but_for_epsilon(script, module):
     """Each environment draws its own random number."""
     agent = module(script).Agent(OBSERVATIONS, gym.spaces.Discrete(4), module(script).Config())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import error_line, run_script
+from tests.conftest import DQN_FAMILY, error_line, run_script
 from tests.rollouts import SCRIPTS, assert_gradient, record_gradients, train_briefly, update
 
 ACTIONS = gym.spaces.Discrete(3)
@@ -395,7 +395,7 @@ def test_options_that_do_not_fit_are_one_line(options, words, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "dqn", "double_dqn", "dueling_dqn"])
+@pytest.mark.parametrize("script", [*SCRIPTS, *DQN_FAMILY])
 def test_xla_compiles_the_updates_of_vectors_and_not_those_of_images(script):
     """XLA makes convolutions on a CPU more than ten times slower."""
     module = importlib.import_module(f"{script}.{script}")

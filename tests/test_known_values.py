@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import environments
-from tests.conftest import SCRIPTS, environment
+from tests.conftest import DQN_FAMILY, SCRIPTS, environment
 
 GAMMA = 0.8
 LEARNING = {
@@ -76,7 +76,7 @@ def test_the_baseline_of_reinforce_is_the_return_to_the_end_of_the_episode(modul
     np.testing.assert_allclose(learned / learned.sum(), returns / returns.sum(), atol=0.03)
 
 
-@pytest.mark.parametrize("script", ["dqn", "double_dqn", "dueling_dqn"])
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_which_network_chooses_the_action_that_the_target_takes(script, module, configured, monkeypatch):
     """The target network stays as it was at first, and the action that is good is the one it thinks least of.
 

@@ -7,6 +7,8 @@ from common.errors import UserError
 from common.options import RunConfig, validate
 import pytest
 
+from tests.conftest import BOX_ACTIONS, DQN_FAMILY
+
 
 def test_the_defaults_are_valid(script, module):
     validate(module(script).Config())
@@ -44,7 +46,7 @@ def test_values_of_another_type_are_converted():
     assert type(config.total_timesteps) is int
 
 
-@pytest.mark.parametrize("script", ["dqn", "double_dqn", "dueling_dqn", "ddpg", "td3", "sac"])
+@pytest.mark.parametrize("script", [*DQN_FAMILY, *BOX_ACTIONS])
 def test_updates_are_not_left_out_for_many_environments(script, module):
     """An update can follow a step of all environments at most once."""
     validate(module(script).Config(num_envs=4, train_frequency=4))

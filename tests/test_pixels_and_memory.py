@@ -5,9 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
-from tests.conftest import error_line, run_script
+from tests.conftest import DQN_FAMILY, error_line, run_script
 
-DEEP = ["dqn", "double_dqn", "dueling_dqn"]
 SHORT = {
     "num_envs": 1,
     "total_timesteps": 300,
@@ -56,7 +55,7 @@ def test_pong_smoke(tmp_path, monkeypatch):
     np.testing.assert_array_equal(batch.observations[0, :, 1:], batch.next_observations[0, :, :-1])
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_minatar_smoke(script, tmp_path, monkeypatch):
     pytest.importorskip("minatar")
     config, result, buffer = train_with_its_buffer(
@@ -75,7 +74,7 @@ def test_minatar_smoke(script, tmp_path, monkeypatch):
     np.testing.assert_array_equal(evaluate(result.model, config), result.evaluation_returns)
 
 
-@pytest.mark.parametrize("script", DEEP)
+@pytest.mark.parametrize("script", DQN_FAMILY)
 def test_a_sequence_is_trained_on_and_its_model_plays(script, tmp_path):
     options = [
         "--env-id",

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.conftest import SMALL_UPDATES, environment, metrics
+from benchmarks.settings import SCRIPTS
+from tests.conftest import DQN_FAMILY, SMALL_UPDATES, environment, metrics
 from tests.environments import Recorded
 
 LEARNING = SMALL_UPDATES | {
@@ -39,7 +40,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(script, module, configured)
     """Weights, targets, optimizers, buffer and generators: without one of them, the second half differs."""
     train = module(script).train
     options = LEARNING | {"anneal_learning_rate": 0.0, "start_epsilon": 0.5, "end_epsilon": 0.5, "bins": (1,)}
-    box = script not in ("q_learning", "dqn", "double_dqn", "dueling_dqn")
+    box = "Box" in SCRIPTS[script].actions
     env_id = f"tests.environments:Repeated{'Box' if box else ''}-v0"
     config = configured(script, env_id=env_id, total_timesteps=60, **options)
     half = train(config)
@@ -62,7 +63,7 @@ def best_actions(result, observations):
     return outputs if "actor" in result.networks else outputs.argmax(axis=-1)
 
 
-@pytest.mark.parametrize("script", ["q_learning", "dqn", "double_dqn", "dueling_dqn", "ddpg", "td3"])
+@pytest.mark.parametrize("script", ["q_learning", *DQN_FAMILY, "ddpg", "td3"])
 def test_a_resumed_run_acts_by_the_policy_that_was_saved(script, module, configured):
     """Nothing explores and no update follows: every action is the best one of the first run."""
     train = module(script).train

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.conftest import environment, metrics
+from tests.conftest import DQN_FAMILY, environment, metrics
 from tests.environments import Recorded
-
-DQN_FAMILY = ("dqn", "double_dqn", "dueling_dqn")
 
 
 @pytest.mark.parametrize("script", ["q_learning", *DQN_FAMILY])

@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.options import is_current
 from benchmarks.records import RESULTS, read_csv
-from benchmarks.settings import SCRIPTS, TASKS, THRESHOLDS, Task
+from benchmarks.settings import COLLECTION, TASKS, THRESHOLDS, Task
 from docs.book import scripts
 
 COLUMNS = {"steps": "global_step", "seconds": "seconds", "returns": "episodic_return"}
@@ -13,13 +13,13 @@ COLUMNS = {"steps": "global_step", "seconds": "seconds", "returns": "episodic_re
 def data(chosen: list[str]) -> list[dict[str, Any]]:
     """Return the curves of some scripts, one entry per environment."""
     panels: dict[str, dict[str, Any]] = {}
-    order = list(SCRIPTS)
+    order = list(COLLECTION)
     for task in sorted(TASKS, key=lambda task: order.index(task.script)):
         if task.script in chosen and (seeds := _seeds(task)):
             new = {"env": task.env_id, "threshold": THRESHOLDS.get(task.env_id), "scripts": []}
             panel = panels.setdefault(task.env_id, new)
             panel["scripts"].append(
-                {"name": SCRIPTS[task.script].name, "look": order.index(task.script), "seeds": seeds}
+                {"name": COLLECTION[task.script].name, "look": order.index(task.script), "seeds": seeds}
             )
     return list(panels.values())
 

@@ -9,7 +9,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from benchmarks.settings import SCRIPTS
+from benchmarks.settings import COLLECTION
 from docs.book import curves, markup, scripts
 
 IMPORT = re.compile(r"from common\.(\w+) import")
@@ -32,7 +32,7 @@ class Source(Generated):
     def run(self) -> list[nodes.Node]:
         path = Path(self.arguments[0])
         code = scripts.read(scripts.ROOT / path)
-        script = path.stem if path.parts[0] in SCRIPTS else ""
+        script = path.stem if path.parts[0] in COLLECTION else ""
         language = {".py": "python", ".toml": "toml"}.get(path.suffix, "text")
         equations = scripts.equations_of_docstring(code) if script else {}
         page = scripts.read(scripts.ROOT / script / "README.md") if script else ""
@@ -83,7 +83,7 @@ class DiffOf(Generated):
         diff = markup.difference(*(scripts.read(scripts.path(one)) for one in (parent, script)))
         names = [f'<a href="../{one}/{one}.py.html">{one}/{one}.py</a>' for one in (parent, script)]
         head = f"<p>{names[0]} → {names[1]}: {diff.removed} lines out, {diff.added} lines in, long docstrings"
-        head += f' not counted. <a href="index.html">{escape(SCRIPTS[script].name)}</a> explains them.</p>'
+        head += f' not counted. <a href="index.html">{escape(COLLECTION[script].name)}</a> explains them.</p>'
         region = 'role="region" aria-label="difference" tabindex="0"'
         return [self.html(f'{head}<div class="highlight source diff" {region}>{diff.html}</div>')]
 
@@ -118,7 +118,7 @@ class Curves(Generated):
     """Learning curves to explore, of the given script or of all; a static picture comes before them."""
 
     def run(self) -> list[nodes.Node]:
-        panels = curves.data(self.arguments or list(SCRIPTS))
+        panels = curves.data(self.arguments or list(COLLECTION))
         text = json.dumps(panels, separators=(",", ":")).replace("</", "<\\/")
         return [
             self.html(f'<div class="curves"><script type="application/json">{text}</script></div>')
@@ -129,9 +129,9 @@ class FamilyTree(Generated):
     """All scripts below their parents."""
 
     def run(self) -> list[nodes.Node]:
-        names = {script: row.name for script, row in SCRIPTS.items()}
-        papers = {script: re.match(r"\[?([^\]]+)", row.paper)[1] for script, row in SCRIPTS.items()}
-        parents = {script: row.parent for script, row in SCRIPTS.items()}
+        names = {script: row.name for script, row in COLLECTION.items()}
+        papers = {script: re.match(r"\[?([^\]]+)", row.paper)[1] for script, row in COLLECTION.items()}
+        parents = {script: row.parent for script, row in COLLECTION.items()}
         return [self.html(markup.family_tree(names, papers, parents))]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import re
 import shutil
 
-from benchmarks.settings import SCRIPTS
+from benchmarks.settings import COLLECTION
 from docs.book import scripts
 from docs.book.scripts import ROOT
 
@@ -21,18 +21,18 @@ CODE = "benchmarks/index\nbenchmarks/results/index\ncommon/index\ntests/index\nd
 def prepare(folder: Path) -> None:
     """Write all pages into a folder, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
-    linked = {*map(scripts.path, SCRIPTS), *ROOT.glob("common/*.py")}
+    linked = {*map(scripts.path, COLLECTION), *ROOT.glob("common/*.py")}
     patterns = ("README.md", "[a-z]*/README.md", "benchmarks/results/README.md", "docs/*.md")
     for page in (page for pattern in patterns for page in ROOT.glob(pattern)):
         text = scripts.read(page)
         if page.parent == ROOT:
             text = front_page(text)
-        elif page.parent.name in SCRIPTS:
+        elif page.parent.name in COLLECTION:
             text = page_of_script(text, page.parent.name)
         _write(folder / staged(page), with_links(text, page, linked, folder))
-    for script, row in SCRIPTS.items():
+    for script, row in COLLECTION.items():
         if row.parent:
-            title = f"From {SCRIPTS[row.parent].name} to {row.name}"
+            title = f"From {COLLECTION[row.parent].name} to {row.name}"
             diff = f"```{{diff}} {row.parent} {script}\n```\n"
             _write(folder / script / "diff.md", f"{WIDE}# {title}\n\n{tour(script, 'diff.html')}\n\n{diff}")
     for path in linked:
@@ -89,13 +89,13 @@ def toctree(rows: str, caption: str = "") -> str:
 
 def reading_order(parent: str | None = None) -> list[str]:
     """Return the scripts in the order of reading: each one is followed by its descendants."""
-    children = [script for script, row in SCRIPTS.items() if row.parent == parent]
+    children = [script for script, row in COLLECTION.items() if row.parent == parent]
     return [one for script in children for one in [script, *reading_order(script)]]
 
 
 def page_of_script(text: str, script: str) -> str:
     """Add to the page of a script: links to the annotated script and to the diff, the curves, the options."""
-    parent, source = SCRIPTS[script].parent, f"{script}.py"
+    parent, source = COLLECTION[script].parent, f"{script}.py"
     text = text.replace("\n", f"\n\n{tour(script, 'index.html')}\n", 1)
     row = rf'| <a href="{source}.html#equation-\1" id="eq-\1">(\1)</a> |'
     text = re.sub(r"^\| \((\d+)\) \|", row, text, flags=re.MULTILINE)
@@ -106,9 +106,9 @@ def page_of_script(text: str, script: str) -> str:
 
 def tour(script: str, here: str) -> str:
     """Return links to all that the site has about a script; `here` is the page that shows them."""
-    parent = SCRIPTS[script].parent
+    parent = COLLECTION[script].parent
     links = {"Page": "index.html", "Annotated script": f"{script}.py.html"}
-    links |= {f"Diff to {SCRIPTS[parent].name}": "diff.html"} if parent else {}
+    links |= {f"Diff to {COLLECTION[parent].name}": "diff.html"} if parent else {}
     links |= {"Options": "index.html#options", "Results": "index.html#results"}
     marks = {here: ' aria-current="page"'}
     return "{.tour}\n" + " · ".join(
@@ -119,7 +119,7 @@ def tour(script: str, here: str) -> str:
 def source_page(path: Path) -> str:
     """Return the page of a source file."""
     head = WIDE.replace("---\n", "---\norphan: true\n", 1)
-    links = f"{tour(path.stem, f'{path.name}.html')}\n\n" if path.stem in SCRIPTS else ""
+    links = f"{tour(path.stem, f'{path.name}.html')}\n\n" if path.stem in COLLECTION else ""
     return f"{head}# {path.name}\n\n{links}```{{source}} {path.relative_to(ROOT)}\n```\n"
 
 
