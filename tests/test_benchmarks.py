@@ -618,6 +618,12 @@ def test_results_elsewhere_leave_the_pages_alone(reported, monkeypatch, tmp_path
     assert (tmp_path / "README.md").read_text() != before
 
 
+def test_runs_find_the_modules_of_this_checkout_and_of_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = job.environment(0)["PYTHONPATH"].split(os.pathsep)
+    assert path[:2] == [str(records.ROOT), str(tmp_path)]
+
+
 def test_a_script_without_a_page_is_an_experiment():
     assert set(settings.COLLECTION) == set(SCRIPTS)
 
