@@ -14,8 +14,9 @@ def data(chosen: list[str]) -> list[dict[str, Any]]:
     """Return the curves of some scripts, one entry per environment."""
     panels: dict[str, dict[str, Any]] = {}
     order = list(COLLECTION)
-    for task in sorted(TASKS, key=lambda task: order.index(task.script)):
-        if task.script in chosen and (seeds := _seeds(task)):
+    tasks = [task for task in TASKS if task.script in chosen]
+    for task in sorted(tasks, key=lambda task: order.index(task.script)):
+        if seeds := _seeds(task):
             new = {"env": task.env_id, "threshold": THRESHOLDS.get(task.env_id), "scripts": []}
             panel = panels.setdefault(task.env_id, new)
             panel["scripts"].append(
