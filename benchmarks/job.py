@@ -57,7 +57,7 @@ def run_script(
         folder = Path(runs_dir).resolve() if runs_dir else Path(scratch) / "runs"
         command = [
             sys.executable,
-            f"{script}/{script}.py",
+            str(ROOT / script / f"{script}.py"),
             *shlex.split(arguments),
             "--runs-dir",
             str(folder),
@@ -65,7 +65,7 @@ def run_script(
         with open(Path(scratch) / "stderr", "w+", errors="replace") as errors:
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
             started = time.perf_counter()
-            process = subprocess.Popen(command, cwd=ROOT, env=environment(threads), **streams)
+            process = subprocess.Popen(command, env=environment(threads), **streams)
             timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
             timer.daemon = True
             timer.start()
@@ -95,11 +95,8 @@ def run_script(
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment variables of a run: a limit on threads, and the path of modules.
-
-    This checkout comes first, then the current folder, which may hold an environment.
-    """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
+    """Return the environment variables of a run: this checkout on the path, and a limit on threads."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     limits = {name: str(threads) for name in THREAD_VARIABLES} if threads else {}
     return dict(os.environ) | {"PYTHONPATH": path} | limits
 

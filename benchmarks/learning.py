@@ -83,7 +83,8 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     A run of the job that was cut off is continued. RuntimeError if the script fails.
     """
     limits = {"threads": chosen.threads, "timeout": chosen.timeout, "runs_dir": chosen.runs_dir}
-    folder = unfinished(work, Path(chosen.runs_dir)) if chosen.runs_dir else None
+    resumes = chosen.runs_dir and not chosen.repeat
+    folder = unfinished(work, Path(chosen.runs_dir)) if resumes else None
     before = read_counters(folder / "checkpoints") if folder else None
     resume = f" --resume {shlex.quote(str(folder))}" if folder else ""
     outcome = job.run_script(work.task.script, work.arguments + resume, **limits).check()
@@ -198,7 +199,8 @@ def main(chosen: Options) -> int:
     for task in {work.task.file: work.task for work in jobs}.values():
         seeds = {work.seed for work in jobs if work.task is task and work.seed >= task.seeds}
         if seeds:
-            print(f"{task.file}: the tables show {task.seeds} seeds, not {sorted(seeds)}: raise `seeds`")
+            shown = f"which show seeds below {task.seeds}: raise `seeds` in learning.toml"
+            print(f"warning: {task.file}: seeds {sorted(seeds)} are not in the tables, {shown}")
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
         print(f"{len(failed)} of {len(jobs)} runs failed: repeat the command to retry them", file=sys.stderr)

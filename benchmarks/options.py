@@ -66,7 +66,7 @@ def matches(recorded: str, options: dict[str, Any], defaults: dict[str, Any] | N
         recorded["executor"] = "async" if recorded.pop("async_envs") else "sync"
     if defaults:
         added = {name for name in options.keys() - recorded if options[name]}
-        recorded |= {name: json.loads(json.dumps(defaults[name])) for name in added}  # tuples become lists
+        recorded |= json.loads(json.dumps({name: defaults.get(name) for name in added}))  # tuples: lists
     return bool(options) and all(options[name] == recorded[name] for name in options.keys() & recorded)
 
 

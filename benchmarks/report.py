@@ -30,7 +30,7 @@ class Options:
     results: Path = RESULTS
     """Folder written by learning.py and speed.py; README.md and figures/ are written to it."""
     pages: tuple[Path, ...] = ()
-    """Pages to fill (default: with the results of this repository, each README.md that has markers)."""
+    """Pages to fill (default: every README.md with markers, but none if `results` is another folder)."""
 
 
 def fill(text: str, results: Path) -> str:

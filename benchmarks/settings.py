@@ -135,6 +135,10 @@ def _script(name: str, row: dict[str, Any]) -> Script:
         raise _stop(f"scripts.toml: [{name}]: {str(error).partition(' ')[2]}") from None
 
 
+def _with_pages(table: dict[str, Script], root: Path) -> dict[str, Script]:
+    return {name: row for name, row in table.items() if (root / name / "README.md").exists()}
+
+
 def _rows(content: dict[str, Any], file: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield script, environment and settings of each row, those of its preset included.
 
@@ -163,7 +167,7 @@ def _task(script: str, env_id: str, row: dict[str, Any]) -> Task:
 
 _learning = _load("learning.toml")
 SCRIPTS = {name: _script(name, row) for name, row in _load("scripts.toml").items()}
-COLLECTION = {name: row for name, row in SCRIPTS.items() if (ROOT / name / "README.md").exists()}
+COLLECTION = _with_pages(SCRIPTS, ROOT)
 ScriptName = Literal[tuple(SCRIPTS)]  # for options
 THRESHOLDS: dict[str, float] = _learning.pop("thresholds")
 PRESETS: dict[str, dict[str, Any]] = dict(_learning["presets"])

@@ -216,14 +216,14 @@ def _make(
         module, advice = env_id.rpartition(":")[0], EXTRAS
         if module and isinstance(error, ImportError):
             missing = getattr(error.__cause__ or error, "name", None)
-            here = missing and module.startswith(missing)
+            here = missing and f"{module}.".startswith(f"{missing}.")
             advice = "is the module in the current folder?" if here else _place(error)
-        raise UserError(f"cannot create {env_id!r}: {_one_line(error)}: {advice}") from error
+        raise _cannot_create(env_id, error, advice) from error
     except (gym.error.Error, ValueError, TypeError) as error:
         needs_extras = "box2d" in str(error).lower() or env_id.startswith(("ALE/", "MinAtar/"))
         own = ":" in env_id and not isinstance(error, gym.error.Error)
-        advice = f": {_place(error)}" if own else f": {EXTRAS}" if needs_extras else ""
-        raise UserError(f"cannot create {env_id!r}: {_one_line(error)}{advice}") from error
+        advice = _place(error) if own else EXTRAS if needs_extras else ""
+        raise _cannot_create(env_id, error, advice) from error
 
 
 _SHOWN: set[str] = set()
@@ -249,9 +249,15 @@ def _redirect_mujoco_warnings() -> None:
 
 
 def _place(error: Exception) -> str:
-    """Return the file and the line of an environment that raised an error, which Gymnasium raises again."""
-    frame = traceback.extract_tb((error.__cause__ or error).__traceback__)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
+    """Return the last place of an error that is neither in a library nor here; "" if there is none."""
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # Gymnasium raises some again
+    libraries = ("site-packages", "<frozen", __file__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in libraries)]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _cannot_create(env_id: str, error: Exception, advice: str) -> UserError:
+    return UserError(": ".join(filter(None, [f"cannot create {env_id!r}", _one_line(error), advice])))
 
 
 def _one_line(text: object) -> str:

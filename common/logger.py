@@ -114,7 +114,8 @@ class MetricsFile:
         if unknown := row.keys() - {*self.columns, *self.left_out}:
             self.left_out |= unknown
             names = ", ".join(sorted(unknown))
-            print(f"warning: {self.file.name} has no column for {names}: they are left out", file=sys.stderr)
+            where = f"{self.file.name} has no column for these metrics"
+            print(f"warning: {where}, which are left out: {names}", file=sys.stderr)
         values = (row.get(name, math.nan) for name in self.columns)
         self.file.write(",".join("" if math.isnan(value) else f"{value:.10g}" for value in values) + "\n")
         self.file.flush()
@@ -125,7 +126,7 @@ class MetricsFile:
         self.file.close()
 
 
-def check_metrics(metrics: dict[str, float]) -> None:
+def check_not_nan(metrics: dict[str, float]) -> None:
     """Check that no metric is NaN.
 
     Raises:
@@ -134,7 +135,8 @@ def check_metrics(metrics: dict[str, float]) -> None:
     for name, value in metrics.items():
         if math.isnan(value):
             raise UserError(
-                f"{name} is not a number: training has diverged: lower the learning rate, and train again"
+                f"the metric {name} is NaN: if it is a loss, training has diverged: lower the learning rate,"
+                " and train again"
             )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from common.checkpoint import Checkpoints, read_counters
 from common.envs import finished_episodes
 from common.evaluation import check_display, check_video, print_evaluation
-from common.logger import Logger, check_metrics, draw_learning_curve
+from common.logger import Logger, check_not_nan, draw_learning_curve
 from common.options import RunConfig, validate
 from common.periodic_evaluation import PeriodicEvaluation, check_evaluations
 from common.run_folder import check_same_task, create_run_folder, lock, save_config, write_errors, write_text
@@ -207,7 +207,7 @@ class Run:
         they are empty if none did.
 
         Raises:
-            UserError: if a metric of the row is NaN: the networks have diverged, and so would checkpoints.
+            UserError: if a metric of the row is NaN. Networks that have diverged replace no checkpoint then.
         """
         self._last_metrics = metrics
         if self.row_is_due:
@@ -221,7 +221,7 @@ class Run:
 
     def _write_row(self) -> None:
         metrics = {name: float(value) for name, value in self._last_metrics.items()}
-        check_metrics(metrics)
+        check_not_nan(metrics)
         self._last_row_step = self.global_step
         returns, lengths = zip(*self._unlogged_episodes, strict=True) if self._unlogged_episodes else ((), ())
         self._unlogged_episodes = []

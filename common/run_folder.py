@@ -64,13 +64,24 @@ def lock(folder: Path) -> TextIO | None:
 
 
 def save_config(config: RunConfig, folder: Path) -> None:
-    """Write config.json: all options, the algorithm, and the versions of the main packages."""
+    """Write config.json: all options, the algorithm, and the versions of the main packages.
+
+    For a resumed run, the options that differ from those in its old config.json are printed.
+    """
     packages = ("numpy", "gymnasium", *(name for name in ("tensorflow", "keras") if name in sys.modules))
     content = dataclasses.asdict(config) | {
         "algorithm": config.algorithm,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
-    write_text(folder / "config.json", json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    if (folder / "config.json").exists():
+        old, new = load_config(folder), json.loads(text)  # in which tuples are lists
+        names = {field.name for field in dataclasses.fields(config)} - {"resume"}
+        names = [name for name in new if name in names & old.keys() and old[name] != new[name]]
+        changed = [f"{name} {new[name]} (was {old[name]})" for name in names]
+        if changed:
+            print(f"options changed since the run was started: {', '.join(changed)}", flush=True)
+    write_text(folder / "config.json", text)
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def check_same_task(folder: Path, config: RunConfig) -> None:
-    """Check that a run folder is of the script and the environment of `config`; print its other options.
+    """Check that a run folder is of the script and the environment of `config`.
 
     Raises:
         UserError: if it is of others, or not a run folder.
@@ -97,11 +108,6 @@ def check_same_task(folder: Path, config: RunConfig) -> None:
             f"{folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
             f" {config.algorithm} on {config.env_id}: resume it with its own script and environment"
         )
-    today = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
-    changed = [name for name in today if name in saved and saved[name] != today[name] and name != "resume"]
-    if changed:
-        options = ", ".join(f"{name} {today[name]} (was {saved[name]})" for name in changed)
-        print(f"resumed with other options: {options}", flush=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ROOT.glob("*/README.md")  # a script without a page is an experiment
-SCRIPTS = sorted(page.parent.name for page in PAGES if list(page.parent.glob(f"{page.parent.name}.py")))
+SCRIPTS = sorted(
+    path.stem
+    for path in ROOT.glob("*/*.py")
+    if path.stem == path.parent.name and path.with_name("README.md").exists()  # without: an experiment
+)
 
 SHORT = {  # options that make a run of a script short, yet long enough to learn, log and checkpoint
     "q_learning": "--total-timesteps 1500",

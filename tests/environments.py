@@ -303,16 +303,24 @@ class NanStart(OneArray):
 
 
 class Broken(gym.Env):
-    """Cannot be created."""
+    """Cannot be created: NumPy raises an error."""
 
     def __init__(self):
-        self.size = None + 1
+        np.stack([])
+
+
+class NeedsSize(gym.Env):
+    """Cannot be created without an argument."""
+
+    def __init__(self, size):
+        pass
 
 
 for name, entry_point, options in [
     ("OneArray-v0", OneArray, {}),
     ("NanStart-v0", NanStart, {}),
     ("Broken-v0", Broken, {}),
+    ("NeedsSize-v0", NeedsSize, {}),
     ("Global-v0", Global, {}),
     ("GlobalBox-v0", Global, {"action_space": _ACTIONS_BOX}),
     ("Truncating-v0", OneState, {"ends": "truncated"}),

@@ -184,6 +184,7 @@ def test_an_option_that_the_run_did_not_have_counts_at_its_default():
     assert options.matches(recorded, {"gamma": 0.99, "sizes": 0}, defaults)  # off, as it was then
     assert not options.matches(recorded, {"gamma": 0.99, "clip_bonus": 7.5}, defaults)
     assert not options.matches(recorded, {"gamma": 0.9, "clip_bonus": None}, defaults)
+    assert not options.matches(recorded, {"gamma": 0.99, "no_option_any_more": 1}, defaults)
 
 
 def test_runs_are_repeated_if_asked_and_extra_options_change_no_table(learned, monkeypatch, capsys):
@@ -201,7 +202,7 @@ def test_seeds_that_the_tables_leave_out_are_named(monkeypatch, tmp_path, capsys
     monkeypatch.setattr(learning, "TASKS", [task])
     assert learning.main(learning.Options(results=tmp_path, seeds=(1,))) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == f"{task.file}: the tables show 1 seeds, not [1]: raise `seeds`"
+    assert line.startswith(f"warning: {task.file}: seeds [1] are not in the tables, which show seeds below 1")
 
 
 @pytest.mark.parametrize(
@@ -618,14 +619,27 @@ def test_results_elsewhere_leave_the_pages_alone(reported, monkeypatch, tmp_path
     assert (tmp_path / "README.md").read_text() != before
 
 
-def test_runs_find_the_modules_of_this_checkout_and_of_the_current_folder(monkeypatch, tmp_path):
+def test_a_run_finds_an_environment_in_the_current_folder(monkeypatch, tmp_path):
+    (tmp_path / "my_envs.py").write_text(
+        "import gymnasium as gym\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gym.register('My-v0', CartPoleEnv, max_episode_steps=7)\n"
+    )
     monkeypatch.chdir(tmp_path)
-    path = job.environment(0)["PYTHONPATH"].split(os.pathsep)
-    assert path[:2] == [str(records.ROOT), str(tmp_path)]
+    arguments = "--env-id my_envs:My-v0 --total-timesteps 100 --eval-episodes 2"
+    assert job.run_script("q_learning", arguments).check().evaluation == (7.0, 0.0)
 
 
-def test_a_script_without_a_page_is_an_experiment():
+def test_every_script_with_a_page_is_in_scripts_toml():
     assert set(settings.COLLECTION) == set(SCRIPTS)
+
+
+def test_a_script_without_a_page_is_an_experiment(tmp_path):
+    for name in ("published", "experiment"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "published" / "README.md").touch()
+    table = {name: settings.Script(name, ["Box"]) for name in ("published", "experiment", "nowhere")}
+    assert list(settings._with_pages(table, tmp_path)) == ["published"]
 
 
 def test_mujoco_tasks_show_the_return_at_half_of_the_steps(monkeypatch, tmp_path):

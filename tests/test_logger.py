@@ -22,7 +22,7 @@ def test_the_first_row_decides_the_columns(tmp_path, capsys):
     file.write({"global_step": 20, "return": 1 / 3, "unknown": 5.0})
     file.write({"global_step": 30, "unknown": 6.0})
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("metrics.csv has no column for unknown: they are left out")
+    assert line.endswith("metrics.csv has no column for these metrics, which are left out: unknown")
     assert (tmp_path / "metrics.csv").read_text() == (
         "global_step,loss,return\n10,0.1,\n20,,0.3333333333\n30,,\n"  # each row is written at once
     )

@@ -284,21 +284,23 @@ def test_a_metric_that_is_not_a_number_stops_the_run_before_its_next_checkpoint(
         RunConfig(total_timesteps=30, checkpoint_frequency=10, log_frequency=10, runs_dir=str(tmp_path))
     )
     run.checkpoint()
-    with pytest.raises(UserError, match="td_loss is not a number: training has diverged"):
+    with pytest.raises(UserError, match="the metric td_loss is NaN: if it is a loss, training has diverged"):
         for step in run.steps(10):
             run.log(td_loss=np.nan if step == 20 else 1.0)
     assert int(run.checkpoints.last.name) == 10
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
 
 
-def test_a_resumed_run_prints_its_other_options(module, short_run, tmp_path, capsys):
-    folder = shutil.copytree(short_run("dqn")[1], tmp_path / "copy")
-    saved = parse_config(module("dqn").Config, ["--resume", str(folder)])
-    Run(saved)
-    assert "other options" not in capsys.readouterr().out
-    Run(dataclasses.replace(saved, gamma=0.5, hidden_sizes=(8, 8)))
-    line = f"resumed with other options: gamma 0.5 (was {saved.gamma}), hidden_sizes [8, 8] (was "
-    assert capsys.readouterr().out.startswith(line)
+def test_a_resumed_run_prints_the_options_that_have_changed(module, short_run, tmp_path, capsys):
+    script = module("q_learning")
+    folder = shutil.copytree(short_run("q_learning")[1], tmp_path / "copy")
+    saved = parse_config(script.Config, ["--resume", str(folder)])
+    script.train(saved)
+    assert "options changed" not in capsys.readouterr().out
+    script.train(dataclasses.replace(saved, gamma=0.5, eval_episodes=0))
+    lines = capsys.readouterr().out.splitlines()
+    changed = f"eval_episodes 0 (was {saved.eval_episodes}), gamma 0.5 (was {saved.gamma})"
+    assert f"options changed since the run was started: {changed}" in lines
 
 
 @pytest.mark.parametrize("updates", [0, 1])
