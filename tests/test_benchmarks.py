@@ -340,7 +340,7 @@ def script_below(pid, patience=120):
     while time.monotonic() < deadline:
         for process in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "dqn/dqn.py" in process.cmdline():
+                if any(argument.endswith("/dqn/dqn.py") for argument in process.cmdline()):
                     return process
         time.sleep(0.2)
     raise TimeoutError("no script has started")
@@ -350,8 +350,10 @@ def test_learning_that_is_terminated_ends_its_scripts(tmp_path):
     command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
     command += ["--seeds", "0", "1", "2", "--extra=--total-timesteps 100000000", "--workers", "2"]
     learner = subprocess.Popen([*command, "--results", tmp_path], env=job.environment(0), cwd=ROOT)
-    script = script_below(learner.pid)
-    learner.terminate()
+    try:
+        script = script_below(learner.pid)
+    finally:
+        learner.terminate()  # which ends its scripts, also if none was found
     assert learner.wait(timeout=60) == 128 + signal.SIGTERM
     assert not script.is_running()
 

@@ -364,6 +364,6 @@ def test_ray_ends_the_scripts_when_the_watch_raises(monkeypatch):
 def is_script(process):
     """Whether a process is a run of Q-learning."""
     try:
-        return "q_learning/q_learning.py" in process.cmdline()
+        return any(argument.endswith("/q_learning/q_learning.py") for argument in process.cmdline())
     except psutil.Error:
         return False
