@@ -24,7 +24,7 @@ for name in ("seed", "total-timesteps", "eval-frequency"):
 parser.add_argument("--learning-rate", type=float)
 parser.add_argument("--runs-dir", type=pathlib.Path)
 given, _ = parser.parse_known_args()
-with open("commands", "a") as file:
+with open(pathlib.Path(__file__).parents[1] / "commands", "a") as file:
     print(*sys.argv[1:], file=file)
 folder = given.runs_dir / "run"
 folder.mkdir(parents=True)
