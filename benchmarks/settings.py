@@ -18,8 +18,7 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.records import ROOT
 
 
 @dataclass(frozen=True)

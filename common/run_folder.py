@@ -76,11 +76,11 @@ def save_config(config: RunConfig, folder: Path) -> None:
     text = json.dumps(content, indent=2) + "\n"
     if (folder / "config.json").exists():
         old, new = load_config(folder), json.loads(text)  # in which tuples are lists
-        names = {field.name for field in dataclasses.fields(config)} - {"resume"}
-        names = [name for name in new if name in names & old.keys() and old[name] != new[name]]
-        changed = [f"{name} {new[name]} (was {old[name]})" for name in names]
+        options = {field.name for field in dataclasses.fields(config)} - {"resume"}
+        changed = [name for name in new if name in options & old.keys() and old[name] != new[name]]
         if changed:
-            print(f"options changed since the run was started: {', '.join(changed)}", flush=True)
+            values = ", ".join(f"{name} {new[name]} (was {old[name]})" for name in changed)
+            print(f"options changed since the run was started: {values}", flush=True)
     write_text(folder / "config.json", text)
 
 

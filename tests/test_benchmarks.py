@@ -187,7 +187,7 @@ def test_an_option_that_the_run_did_not_have_counts_at_its_default():
     assert not options.matches(recorded, {"gamma": 0.99, "no_option_any_more": 1}, defaults)
 
 
-def test_runs_are_repeated_if_asked_and_extra_options_change_no_table(learned, monkeypatch, capsys):
+def test_runs_are_repeated_if_asked_and_extra_options_change_no_table(learned, monkeypatch):
     monkeypatch.setattr(learning, "TASKS", [GOOD])
     chosen = learning.Options(results=learned[0], seeds=(0,))
     assert learning.plan(chosen) == []
