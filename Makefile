@@ -17,7 +17,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PIP) install -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-dev: requirements-dev.txt requirements-extras.txt $(wildcard benchmarks/requirements*.txt) $(VENV)/installed
 	$(PIP) install -r requirements-dev.txt
 	touch $@
 

@@ -28,7 +28,7 @@ from benchmarks.records import ROOT
 from benchmarks.settings import COLLECTION, SCRIPTS
 
 WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15  # of the front page
-SMALL, FEW = 200, 16  # width and colours in the gallery
+SMALL, FEW = 200, 16  # width and colors in the gallery
 HEADER = "| episode |"  # of the table of policies/README.md, the last part of the page
 SCENES = {"CartPole-v1": "A cart balances a pole", "Pendulum-v1": "A pendulum swings up and stays upright"}
 
@@ -48,7 +48,7 @@ class Options:
 
 
 def animate(
-    run: Path, target: Path, seed: int, width: int, colours: int, seconds: float | None = None
+    run: Path, target: Path, seed: int, width: int, colors: int, seconds: float | None = None
 ) -> float:
     """Play an episode with a saved model, write it or its first seconds as a GIF, and return its return."""
     script = load_config(run)["algorithm"]
@@ -64,7 +64,7 @@ def animate(
             shown = clip.subclipped(0, min(seconds or clip.duration, clip.duration))
             frames = [Image.fromarray(frame) for frame in shown.iter_frames(fps=FRAMES_PER_SECOND)]
     size = width, round(frames[0].height * width / frames[0].width)
-    first, *others = [frame.resize(size).quantize(colours) for frame in frames]
+    first, *others = [frame.resize(size).quantize(colors) for frame in frames]
     first.save(target, save_all=True, append_images=others, duration=1000 // FRAMES_PER_SECOND, loop=0)
     print(f"{target}: {len(frames)} frames, {target.stat().st_size:,} bytes", flush=True)
     return float(re.search(r"evaluation: mean return (\S+)", output)[1])

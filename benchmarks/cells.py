@@ -21,11 +21,12 @@ def read(path: Path, script: str = "") -> pd.DataFrame:
 
 
 def runs(task: Task, results: Path) -> pd.DataFrame:
-    """Return the runs of a task, without those made with other options than today's."""
+    """Return the seeds of a task, without runs made with options other than today's."""
     frame = read(results / "learning" / task.file)
     if frame.empty:
         return frame
     defaults = options.defaults(task.script)
+    frame = frame[frame["seed"] < task.seeds]
     return frame[[options.is_current(row, task, defaults) for row in frame.to_dict("records")]]
 
 

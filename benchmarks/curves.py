@@ -37,13 +37,13 @@ def first_solved(rows: list, threshold: float, window: int = WINDOW) -> tuple[in
     """Return steps and seconds of the first row at which the training return reaches the threshold.
 
     The mean return of the last `window` training episodes must be at least `threshold`. Only whole rows
-    count; a row stands for about steps / mean length episodes.
+    count. A row stands for about n / mean length episodes, with the n steps since the last row that has any.
     """
     recent, last_step = [], 0
     for step, seconds, mean_return, mean_length in rows:
         if mean_return is not None:
             recent.append((max(1.0, (step - last_step) / max(mean_length, 1.0)), mean_return))
-        last_step = step
+            last_step = step
         while recent and sum(count for count, _ in recent[1:]) >= window:
             recent.pop(0)
         episodes = sum(count for count, _ in recent)

@@ -15,9 +15,9 @@ from benchmarks.cells import default_task, label, read, runs
 from benchmarks.intervals import interval
 from benchmarks.peers import NAMES as LIBRARIES
 from benchmarks.settings import COLLECTION, SCRIPTS, TASKS, THRESHOLDS, Task
-from benchmarks.speed_tables import pair_label, speed_pairs
+from benchmarks.speed_tables import num_envs_speeds, pair_label, speed_pairs
 
-COLOURS = (  # colour-blind-safe (Paul Tol's muted scheme) and black
+COLORS = (  # color-blind-safe (Paul Tol's muted scheme) and black
     *("#332288", "#cc6677", "#117733", "#88ccee", "#882255"),
     *("#999933", "#000000", "#44aa99", "#aa4499", "#ddaa33"),
 )
@@ -38,9 +38,9 @@ MARKERS = {"sync": "o", "async": "x", "envpool": "^"}
 
 
 def look(script: str) -> dict:
-    """Return colour and line style of a script, the same in all figures."""
+    """Return color and line style of a script, the same in all figures."""
     number = list(SCRIPTS).index(script)
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
+    return {"color": COLORS[number % len(COLORS)], "linestyle": LINES[number % len(LINES)]}
 
 
 def learning_curves(task: Task, results: Path, x: str, spaced=np.linspace) -> tuple | None:
@@ -105,7 +105,7 @@ def draw_learning(results: Path, x: str, tasks: list[Task], columns: int) -> Fig
     for axes in grid[len(panels) :]:
         axes.remove()
     figure.suptitle(
-        "Training return: mean over seeds, 95 % bootstrap interval (band), solved threshold (grey dashes)"
+        "Training return: mean over seeds, 95 % bootstrap interval (band), solved threshold (gray dashes)"
     )
     figure.supxlabel(X_LABELS[x])
     names = [name for name in SCRIPTS if name in lines]
@@ -123,8 +123,8 @@ def draw_speed(results: Path) -> Figure | None:
     figure = Figure(figsize=(6.4, 0.9 + 0.3 * len(pairs)), layout="constrained")
     axes = figure.subplots()
     for pair in pairs.itertuples():
-        colour = COLOURS[list(LIBRARIES).index(pair.peer)]
-        axes.barh(pair.Index, pair.median, color=colour, height=0.7)
+        color = COLORS[list(LIBRARIES).index(pair.peer)]
+        axes.barh(pair.Index, pair.median, color=color, height=0.7)
         axes.plot([pair.min, pair.max], [pair.Index, pair.Index], color="black", linewidth=1.2)
         axes.annotate(f"{pair.median:.1f} ×", (pair.max, pair.Index), (4, -3), textcoords="offset points")
     names = [f"{pair_label(pair)} / {LIBRARIES[pair.peer]}" for pair in pairs.itertuples()]
@@ -138,7 +138,7 @@ def draw_speed(results: Path) -> Figure | None:
 
 def draw_num_envs(results: Path) -> Figure | None:
     """Draw steps per second against the number of environments."""
-    frame = read(results / "num_envs.csv")
+    frame = num_envs_speeds(results)
     if frame.empty:
         return None
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")

@@ -1,5 +1,6 @@
 """One run of a script, started as a user would start it, and its outcome."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 import json
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 import re
 import shlex
 import signal
+from statistics import mean, pstdev
 import subprocess
 import sys
 import tempfile
@@ -65,7 +67,8 @@ def run_script(
         with open(Path(scratch) / "stderr", "w+", errors="replace") as errors:
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
             started = time.perf_counter()
-            process = subprocess.Popen(command, env=environment(threads), **streams)
+            # a session of its own: Ctrl-C in the terminal reaches it through this program, once
+            process = subprocess.Popen(command, env=environment(threads), start_new_session=True, **streams)
             timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
             timer.daemon = True
             timer.start()
@@ -75,8 +78,6 @@ def run_script(
                     if match := re.match(r"run folder: (.+)", line):
                         outcome.start_seconds = time.perf_counter() - started
                         run_folder = Path(match[1].strip())
-                    elif match := re.match(r"evaluation: mean return (\S+) ± (\S+)", line):
-                        outcome.evaluation = float(match[1]), float(match[2])
                 outcome.returncode = process.wait()
             finally:
                 timer.cancel()
@@ -91,6 +92,9 @@ def run_script(
             outcome.options = options.of_learning(json.loads((run_folder / "config.json").read_text()))
             outcome.rows = read_metrics(run_folder / "metrics.csv")
             outcome.evaluations = read_evaluations(run_folder / "evaluations.csv")
+        if run_folder and (run_folder / "evaluation.json").exists():
+            returns = json.loads((run_folder / "evaluation.json").read_text())["returns"]
+            outcome.evaluation = mean(returns), pstdev(returns)
     return outcome
 
 
@@ -101,15 +105,21 @@ def environment(threads: int) -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": path} | limits
 
 
-def exit_on_sigterm() -> None:
-    """Let SIGTERM raise SystemExit in the main thread, so that the clean-up code runs."""
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+def exit_when_told() -> None:
+    """Let SIGTERM, and the end of the terminal, raise SystemExit in the main thread: clean-up code runs."""
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # Windows has no SIGHUP
+        number = getattr(signal, name)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
 
 
-def terminate_children() -> None:
-    """Terminate all processes that this process and its children have started."""
-    for process in psutil.Process().children(recursive=True):
-        try:
+def terminate_children(told: set[psutil.Process], *, recursive: bool = False) -> None:
+    """Terminate the processes that this one has started, and add them to `told`.
+
+    Those in `told` are left alone: a script saves its last steps at the first signal, and ends at once at a
+    second one. `recursive` also terminates what the children have started.
+    """
+    for process in set(psutil.Process().children(recursive)) - told:
+        told.add(process)
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
-        except psutil.NoSuchProcess:
-            continue

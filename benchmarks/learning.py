@@ -80,11 +80,12 @@ class Job:
 def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     """Run a script; return its results row, its thinned learning curve and its evaluations during training.
 
-    A run of the job that was cut off is continued. RuntimeError if the script fails.
+    A run of the job that was cut off is continued. RuntimeError if the script fails, for example because that
+    run goes on in another process.
     """
     limits = {"threads": chosen.threads, "timeout": chosen.timeout, "runs_dir": chosen.runs_dir}
     resumes = chosen.runs_dir and not chosen.repeat
-    folder = unfinished(work, Path(chosen.runs_dir)) if resumes else None
+    folder = earlier(work, Path(chosen.runs_dir)) if resumes else None
     before = read_counters(folder / "checkpoints") if folder else None
     resume = f" --resume {shlex.quote(str(folder))}" if folder else ""
     outcome = job.run_script(work.task.script, work.arguments + resume, **limits).check()
@@ -97,8 +98,8 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     solved = curves.first_solved(outcome.rows, threshold) if threshold is not None else None
     row = {
         "seed": work.seed,
-        "evaluation_mean": outcome.evaluation[0],
-        "evaluation_std": outcome.evaluation[1],
+        "evaluation_mean": round(outcome.evaluation[0], 3),
+        "evaluation_std": round(outcome.evaluation[1], 3),
         "total_timesteps": outcome.options["total_timesteps"],
         "solved_step": solved[0] if solved else "",
         "solved_seconds": round(outcome.start_seconds + solved[1], 2) if solved else "",
@@ -113,12 +114,15 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     return row, curves.thin(outcome.rows, work.seed, outcome.start_seconds), evaluations
 
 
-def unfinished(work: Job, runs_dir: Path) -> Path | None:
-    """Return the folder of a run of this job that was cut off after a checkpoint, if there is one."""
+def earlier(work: Job, runs_dir: Path) -> Path | None:
+    """Return the folder of a run of this job that has a checkpoint, if there is one.
+
+    A run that ended, but has no row, only plays its evaluation again.
+    """
     today = options.resolved(work.task.script, work.arguments)
     frequency = options.eval_frequency(work.task.script, work.arguments)
     for folder in sorted(runs_dir.glob(f"*__{work.task.script}__{work.seed}__*")):
-        if last_checkpoint(folder / "checkpoints") and not (folder / "evaluation.json").exists():
+        if last_checkpoint(folder / "checkpoints"):
             recorded = load_config(folder)
             if options.of_learning(recorded) == today and recorded["eval_frequency"] == frequency:
                 return folder.resolve()
@@ -180,7 +184,7 @@ def save(work: Job, row: dict, curve: list[dict], evaluations: list[dict], resul
 def main(chosen: Options) -> int:
     """Run the selected jobs that have no row yet; return the number of failed runs."""
     jobs = plan(chosen)
-    print(f"{len(jobs)} runs to do", flush=True)
+    print(f"runs to do: {len(jobs)}", flush=True)
     if not jobs:
         return 0
     failed = []
@@ -208,4 +212,4 @@ def main(chosen: Options) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, Options)
+    cli.run(main, Options, ": repeat the command to continue")

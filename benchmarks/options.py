@@ -71,13 +71,13 @@ def matches(recorded: str, options: dict[str, Any], defaults: dict[str, Any] | N
 
 
 def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> bool:
-    """Whether a results row is a seed of a task, made with the options that the task has today.
+    """Whether a results row was made with the options that a task has today.
 
     `defaults` are the default options of its script.
     """
     given = {name: None if value == "none" else value for name, value in task.options.items()}
     today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
-    return int(row["seed"]) < task.seeds and matches(row["options"], of_learning(today), defaults)
+    return matches(row["options"], of_learning(today), defaults)
 
 
 def _from_json(text: str) -> Any:

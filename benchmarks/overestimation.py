@@ -9,14 +9,16 @@
 All scripts train for as many steps as the last one, with the options that learning.toml has for the last
 one on the environment; the other options are their own defaults. Meanwhile, the greedy policy plays 20
 episodes from the same first states at every row of metrics.csv, 50 times in a long run. `stated` is the mean
-of max_a Q(s, a) over these states, or of Q(s, μ(s)) (TD3: its first critic); `realised` is the mean
+of max_a Q(s, a) over these states, or of Q(s, μ(s)) (TD3: its first critic); `realized` is the mean
 discounted return of the episodes; `overestimation` is their difference. They are columns of metrics.csv and
 of benchmarks/results/overestimation_<last script>.csv, next to its figure.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 import importlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from common.envs import make_env, view_options
@@ -71,21 +73,21 @@ def measure(run: Run, episodes: int = EPISODES) -> dict[str, float]:
     else:
         values = agent.critic(np.concatenate([observations, outputs], axis=-1)).numpy()
 
-    realised, discount, running = np.zeros(episodes), 1.0, np.ones(episodes, bool)
+    realized, discount, running = np.zeros(episodes), 1.0, np.ones(episodes, bool)
     while running.any() and discount > NEGLIGIBLE:
         outputs = agent.acting_network(observations)
         actions = outputs.argmax(axis=-1) if learns_q else outputs
         observations, rewards, terminated, truncated, _ = envs.step(actions)
-        realised += discount * rewards * running
+        realized += discount * rewards * running
         discount *= config.gamma
         running &= ~(terminated | truncated)
     envs.close()
-    means = {"stated": float(values.mean()), "realised": float(realised.mean())}
-    return means | {"overestimation": means["stated"] - means["realised"]}
+    means = {"stated": float(values.mean()), "realized": float(realized.mean())}
+    return means | {"overestimation": means["stated"] - means["realized"]}
 
 
-def train(options: Options) -> list[dict[str, Any]]:
-    """Train each script with each seed and return the measurements."""
+def train(options: Options) -> Iterator[list[dict[str, Any]]]:
+    """Train each script with each seed; yield the measurements so far after each run."""
     rows: list[dict[str, Any]] = []
 
     class MeasuringRun(Run):
@@ -112,12 +114,14 @@ def train(options: Options) -> list[dict[str, Any]]:
         module.Run = MeasuringRun
         config = parse(name, arguments)
         for seed in range(options.seeds):
-            shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0, "total_timesteps": total}
+            shared = {"seed": seed, "checkpoint_frequency": 0, "eval_episodes": 0, "save_model": False}
+            shared |= {"total_timesteps": total}
             shared["log_frequency"] = max(config.log_frequency, total // ROWS)
             if options.initial_value is not None:
                 shared["initial_value"] = options.initial_value
-            module.train(replace(config, **shared))
-    return rows
+            with TemporaryDirectory() as scratch:
+                module.train(replace(config, **shared, runs_dir=scratch))
+            yield rows
 
 
 def draw(frame: pd.DataFrame, path: Path) -> None:
@@ -128,7 +132,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     for axes, script in zip(panels, scripts):
         runs = frame[frame["script"] == script]
         steps = runs.groupby("global_step")
-        labels = {"stated": ("-", "predicted by the critic"), "realised": ("--", "discounted return")}
+        labels = {"stated": ("-", "predicted by the critic"), "realized": ("--", "discounted return")}
         for column, (style, label) in labels.items():
             values = steps[column].agg(["mean", "min", "max"])
             (line,) = axes.plot(values.index, values["mean"], style, label=label)
@@ -154,7 +158,8 @@ def main(options: Options) -> None:
     if options.plot_only and not table.exists():
         raise UserError(f"there is no {table}: measure first, without --plot-only")
     if not options.plot_only:
-        records.write_csv(table, train(options))
+        for rows in train(options):
+            records.write_csv(table, rows)
     frame = pd.read_csv(table)
     draw(frame, table.with_suffix(".png"))
     late = frame[frame["global_step"] > frame["global_step"].max() / 2]

@@ -8,6 +8,7 @@ All scripts together take about 10 minutes.
 
 from dataclasses import dataclass
 from pathlib import Path
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def main(options: Options) -> None:
     """Train, and keep the model and the options of each run."""
     for script in options.scripts:
         task = default_task(script)
-        arguments = f"--env-id {task.env_id} --seed 0 {task.arguments}".split()
+        arguments = shlex.split(f"--env-id {task.env_id} --seed 0 {task.arguments}")
         with tempfile.TemporaryDirectory() as scratch:  # as the current folder: config.json names no path
             command = [sys.executable, records.ROOT / script / f"{script}.py", *arguments]
             subprocess.run(command, cwd=scratch, env=job.environment(0), check=True)

@@ -111,7 +111,7 @@ def _search(script: str, env_id: str, table: Any, named: dict[str, dict]) -> Sea
     """Return the search of a table; UserError, which names the table, if it cannot be."""
     try:
         if not isinstance(table, dict):
-            raise UserError(f'options stand in a table of an environment, such as [{script}."CartPole-v1"]')
+            raise UserError(f'options belong in an environment\'s table, such as [{script}."CartPole-v1"]')
         search = Search(script, env_id, *_base_and_ranges(script, env_id, table, named))
         _check(search)
     except UserError as error:
@@ -126,7 +126,7 @@ def _base_and_ranges(script: str, env_id: str, table: dict, named: dict[str, dic
     rows = [task.options for task in select(TASKS, (script,), (env_id,))]
     base = _look_up(PRESETS, table.pop("preset"), "preset") if "preset" in table else next(iter(rows), {})
     for name in table.keys() & OWN:
-        raise UserError(f"{name} cannot stand here: tune.py sets it")
+        raise UserError(f"{name} is not allowed here: tune.py sets it")
     ranges = {name: value for name, value in table.items() if isinstance(value, dict)}
     base = base | {name: value for name, value in table.items() if name not in ranges}
     return {name: value for name, value in base.items() if name not in ("seeds", "note")}, ranges

@@ -37,11 +37,11 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 def replace_rows(path: Path, rows: list[dict], key: tuple[str, ...]) -> None:
     """Replace the rows of a CSV file that have the same key as new ones; keep the others, sorted by key.
 
-    Rows with other columns come from an older version and are dropped.
+    Rows of an older version keep the columns that there still are; new columns are empty in them.
     """
     with locked(path.parent):
         new = {tuple(str(row[name]) for name in key) for row in rows}
-        old = [row for row in read_csv(path) if set(row) == set(rows[0])]
+        old = [{name: row.get(name, "") for name in rows[0]} for row in read_csv(path)]
         old = [row for row in old if tuple(row[name] for name in key) not in new]
         write_csv(path, sorted([*old, *rows], key=lambda row: [_sortable(row[name]) for name in key]))
 

@@ -60,12 +60,12 @@ def main(options: Options) -> None:
     parts += ["## Figures", *(f"![{name}](figures/{name}.png)" for name in figures)]
     text = "\n\n".join(parts) + "\n"
     text = re.sub(r"\]\((\w+/README\.md)\)", r"](../../\1)", text)  # links relative to this folder
-    (options.results / "README.md").write_text(text)
+    (options.results / "README.md").write_text(text, encoding="utf-8")
     ours = sorted(ROOT.glob("README.md")) + sorted(ROOT.glob("*/README.md"))
     for page in options.pages or (ours if options.results.resolve() == RESULTS.resolve() else []):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         if (filled := fill(text, options.results)) != text:
-            page.write_text(filled)
+            page.write_text(filled, encoding="utf-8")
             print(f"filled {page}")
     print(f"wrote {options.results / 'README.md'} and the figures")
 

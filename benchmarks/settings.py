@@ -20,6 +20,11 @@ except ModuleNotFoundError:  # Python 3.10
 
 from benchmarks.records import ROOT
 
+MUJOCO = {
+    *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5", "InvertedPendulum-v5"),
+    *("InvertedDoublePendulum-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5", "Walker2d-v5"),
+}
+
 
 @dataclass(frozen=True)
 class Script:
@@ -44,7 +49,7 @@ class Task:
     @property
     def is_mujoco(self) -> bool:
         """Whether the environment is one of Gymnasium's MuJoCo tasks."""
-        return self.env_id.endswith("-v5") and "/" not in self.env_id
+        return self.env_id in MUJOCO
 
     @property
     def is_game(self) -> bool:
@@ -77,7 +82,6 @@ class Comparison:
     vec_env: str = "dummy"
     warm_up: int = 0
     row_steps: int = 1_000
-    goals: dict[str, float] = field(default_factory=dict)
 
     @property
     def executor(self) -> str:
@@ -85,10 +89,22 @@ class Comparison:
         return self.ours.get("executor", "sync")
 
     @property
-    def task(self) -> Task:
+    def pair(self) -> Task:
+        """Our side of a pair."""
+        fixed = {"num_envs": self.num_envs, "total_timesteps": self.total_timesteps, "eval_episodes": 0}
+        return Task(self.script, self.env_id, fixed | self.ours)
+
+    @property
+    def race(self) -> Task:
         """Our side of a race: the task of learning.toml with the changes of race.toml."""
         (task,) = select(TASKS, (self.script,), (self.env_id,))
         return replace(task, options=task.options | self.ours)
+
+    def with_envs(self, count: int, executor: str) -> "Comparison":
+        """Return this pair with a number of environments; with eight or more, runs are twice as long."""
+        total = self.total_timesteps * (1 if count < 8 else 2)
+        ours = self.ours | {"executor": executor}
+        return replace(self, num_envs=count, total_timesteps=total, ours=ours)
 
 
 def command_line(options: dict[str, Any]) -> str:

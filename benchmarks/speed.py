@@ -27,9 +27,9 @@ import tyro
 from benchmarks import cli, curves, job, records
 from benchmarks.options import defaults
 from benchmarks.peers import MODULES
-from benchmarks.settings import PAIRS, RACES, THRESHOLDS, Comparison, ScriptName, command_line, select
+from benchmarks.settings import PAIRS, RACES, THRESHOLDS, Comparison, ScriptName, Task, command_line, select
 
-NO_OUTPUT = "--eval-episodes 0 --checkpoint-frequency 0 --no-save-model"  # the libraries save nothing either
+NO_OUTPUT = {"checkpoint_frequency": 0, "save_model": False}  # the libraries save nothing either
 NUM_ENVS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -61,9 +61,10 @@ class Options:
     """Folder of speed.csv, num_envs.csv and time_to_solve.csv."""
 
 
-def run_ours(row: Comparison, arguments: str, options: Options) -> job.Outcome:
-    """Run our script; RuntimeError if it fails."""
-    return job.run_script(row.script, f"--env-id {row.env_id} {arguments}", options.threads).check()
+def run_ours(task: Task, given: dict[str, Any], options: Options) -> job.Outcome:
+    """Run our script with the options of a task and others; RuntimeError if it fails."""
+    arguments = command_line({"env_id": task.env_id} | given | task.options)
+    return job.run_script(task.script, arguments, options.threads).check()
 
 
 def run_theirs(row: Comparison, library: str, seed: int, options: Options, eval_episodes: int = 0) -> dict:
@@ -93,38 +94,34 @@ def run_theirs(row: Comparison, library: str, seed: int, options: Options, eval_
 
 def origin(outcome: job.Outcome, options: Options) -> dict:
     """Return the last columns of a row: how, with what and where it was measured."""
-    return {"threads": options.threads or "default", "command": outcome.command, **records.origin()}
+    row = {"options": json.dumps(outcome.options, separators=(",", ":"))}
+    return row | {"threads": options.threads or "default", "command": outcome.command, **records.origin()}
 
 
 def measure_pair(pair: Comparison, library: str, seed: int, options: Options) -> dict:
     """Measure our script, then the library; return a row of speed.csv."""
-    arguments = f"--seed {seed} --num-envs {pair.num_envs} --total-timesteps {pair.total_timesteps}"
-    outcome = run_ours(pair, f"{arguments} {command_line(pair.ours)} {NO_OUTPUT}", options)
+    outcome = run_ours(pair.pair, {"seed": seed} | NO_OUTPUT, options)
     peer = run_theirs(pair, library, seed, options)
     ours, theirs = (curves.steps_per_second(rows, pair.warm_up) for rows in (outcome.rows, peer["rows"]))
     row = {"script": pair.script, "env_id": pair.env_id, "num_envs": pair.num_envs}
     row |= {"executor": pair.executor, "peer": library, "pair": seed}
     row |= {"steps_per_second": round(ours), "peer_steps_per_second": round(theirs)}
-    row |= {"ratio": round(ours / theirs, 3), "goal": pair.goals.get(library, "")}
+    row |= {"ratio": round(ours / theirs, 3)}
     return row | origin(outcome, options) | {"peer_versions": peer["versions"]}
 
 
-def measure_num_envs(pair: Comparison, executor: str, count: int, repeat: int, options: Options) -> dict:
-    """Measure our script with a number of environments; return a row of num_envs.csv."""
-    total = pair.total_timesteps * (1 if count < 8 else 2)
-    chosen = command_line(pair.ours | {"executor": executor})
-    arguments = f"--seed {repeat} --num-envs {count} --total-timesteps {total} {chosen}"
-    outcome = run_ours(pair, f"{arguments} {NO_OUTPUT}", options)
-    speed = curves.steps_per_second(outcome.rows, max(pair.warm_up, total // 4))
-    row = {"script": pair.script, "env_id": pair.env_id, "executor": executor, "num_envs": count}
-    row |= {"repeat": repeat}
+def measure_num_envs(pair: Comparison, repeat: int, options: Options) -> dict:
+    """Measure our script alone; return a row of num_envs.csv."""
+    outcome = run_ours(pair.pair, {"seed": repeat} | NO_OUTPUT, options)
+    speed = curves.steps_per_second(outcome.rows, max(pair.warm_up, pair.total_timesteps // 4))
+    row = {"script": pair.script, "env_id": pair.env_id, "executor": pair.executor}
+    row |= {"num_envs": pair.num_envs, "repeat": repeat}
     return row | {"steps_per_second": round(speed)} | origin(outcome, options)
 
 
 def measure_race(race: Comparison, library: str, seed: int, options: Options) -> dict:
     """Run our script and the library, each with its own settings; return a row of time_to_solve.csv."""
-    ours = {"seed": seed} | race.task.options | {"checkpoint_frequency": 0}
-    outcome = run_ours(race, command_line(ours), options)
+    outcome = run_ours(race.race, {"seed": seed, "checkpoint_frequency": 0}, options)
     peer = run_theirs(race, library, seed, options, eval_episodes=100)
     threshold = THRESHOLDS[race.env_id]
     row = {"script": race.script, "env_id": race.env_id, "peer": library, "seed": seed, "bar": threshold}
@@ -136,7 +133,6 @@ def measure_race(race: Comparison, library: str, seed: int, options: Options) ->
             prefix + "whole_seconds": round(run["whole_seconds"], 2),
             prefix + "evaluation": round(run["evaluation"][0], 1),
         }
-    row |= {"options": json.dumps(outcome.options, separators=(",", ":"))}
     return row | origin(outcome, options) | {"peer_versions": peer["versions"]}
 
 
@@ -151,7 +147,7 @@ def undisturbed(measure: Callable[..., dict], *what: Any, options: Options) -> d
             break
         consequence = "result kept" if attempt + 1 == options.attempts else "repeated"
         print(f"{row['script']}: the host took {fraction:.1%} of the CPU time: {consequence}", flush=True)
-    shown = list(row)[: list(row).index("threads")] if "threads" in row else row
+    shown = list(row)[: list(row).index("options")] if "options" in row else row
     print(", ".join(f"{name} {row[name]}" for name in shown), flush=True)
     return row
 
@@ -159,7 +155,7 @@ def undisturbed(measure: Callable[..., dict], *what: Any, options: Options) -> d
 def selected(rows: list[Comparison], scripts: tuple[str, ...], envs: tuple[str, ...]) -> list[Comparison]:
     """Return the rows of some scripts and environments; UserError if there are none."""
     if not (chosen := select(rows, scripts, envs)):
-        raise UserError(f"no row for {' '.join([*scripts, *envs])}: choose one of speed.toml or race.toml")
+        raise UserError(f"no row for {' '.join([*scripts, *envs])}: choose one from speed.toml or race.toml")
     return chosen
 
 
@@ -187,8 +183,12 @@ def num_envs(options: Options) -> None:
         chosen = defaults(pair.script) | pair.ours
         counts = [count for count in NUM_ENVS if count <= chosen.get("train_frequency", count)]
         for executor in options.executors or ("sync",):
-            repeats = [(executor, count, repeat) for count in counts for repeat in range(options.repeats)]
-            rows = [undisturbed(measure_num_envs, pair, *repeat, options=options) for repeat in repeats]
+            repeats = [
+                (pair.with_envs(count, executor), repeat)
+                for count in counts
+                for repeat in range(options.repeats)
+            ]
+            rows = [undisturbed(measure_num_envs, *repeat, options=options) for repeat in repeats]
             key = ("script", "env_id", "executor", "num_envs", "threads")
             records.replace_rows(options.results / "num_envs.csv", rows, key)
 
@@ -217,7 +217,14 @@ def solve(options: Options) -> None:
 
 
 def main(options: Options) -> None:
-    """Measure what was chosen."""
+    """Measure what was chosen.
+
+    Raises:
+        UserError: for a mistake in the options, or if the libraries are missing.
+    """
+    for name in ("repeats", "attempts"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}: it must be at least 1")
     if options.what != "num-envs":
         check_peers(PAIRS if options.what == "pairs" else RACES, options)
     {"pairs": pairs, "num-envs": num_envs, "solve": solve}[options.what](options)

@@ -1,4 +1,7 @@
-"""Tables of speed: compared with other libraries, by number of environments, time to solve a task."""
+"""Tables of speed: compared with other libraries, by number of environments, time to solve a task.
+
+Rows made with options other than today's are left out.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,17 @@ import pandas as pd
 from benchmarks import options
 from benchmarks.cells import NO_RESULTS, label, markdown, middle, origin, read
 from benchmarks.peers import NAMES as LIBRARIES
-from benchmarks.settings import PAIRS, RACES
+from benchmarks.settings import PAIRS, RACES, Task, select
+
+
+def pair_rows(results: Path, script: str = "") -> pd.DataFrame:
+    """Return the rows of speed.csv."""
+    return current(read(results / "speed.csv", script), [pair.pair for pair in PAIRS])
 
 
 def speed_pairs(results: Path, script: str = "") -> pd.DataFrame:
     """Return median speeds and ratios of the rows of speed.toml, in its order."""
-    frame = read(results / "speed.csv", script)
+    frame = pair_rows(results, script)
     if frame.empty:
         return frame
     key = ["script", "env_id", "num_envs", "executor", "peer"]
@@ -36,7 +44,7 @@ def pair_label(pair: Any) -> str:
 
 def speed_table(results: Path, script: str = "") -> str:
     """Steps per second compared with the libraries."""
-    frame = read(results / "speed.csv", script)
+    frame = pair_rows(results, script)
     rows = [
         {
             "script and task": pair_label(pair),
@@ -52,34 +60,52 @@ def speed_table(results: Path, script: str = "") -> str:
     return markdown(rows) + libraries + origin([frame])
 
 
+def num_envs_speeds(results: Path, script: str = "") -> pd.DataFrame:
+    """Return the speeds for different numbers of environments."""
+    frame = read(results / "num_envs.csv", script)
+    measured = [] if frame.empty else set(zip(frame["num_envs"], frame["executor"]))
+    return current(frame, [pair.with_envs(*how).pair for pair in PAIRS for how in measured])
+
+
 def num_envs_table(results: Path, script: str = "") -> str:
     """Steps per second for different numbers of environments."""
-    frame = read(results / "num_envs.csv", script)
+    frame = num_envs_speeds(results, script)
     if frame.empty:
         return NO_RESULTS
-    index = ["script", "env_id", "executor"]
+    index = ["script", "env_id", "executor", "threads"]
     table = frame.pivot_table("steps_per_second", index, "num_envs", "median", sort=False)
     rows = [
-        {"steps/s by number of environments": label(script, env_id, executor=executor)}
+        {"steps/s by number of environments": label(script, env_id, executor=executor, threads=threads)}
         | {str(count): "–" if pd.isna(speed) else f"{speed:,.0f}" for count, speed in row.items()}
-        for (script, env_id, executor), row in table.sort_index(axis="columns").iterrows()
+        for (script, env_id, executor, threads), row in table.sort_index(axis="columns").iterrows()
+    ]
+    return markdown(rows) + origin([frame])
+
+
+def arithmetic_table(results: Path, script: str = "") -> str:
+    """How long an update of an off-policy script takes, compared with its matrix products."""
+    frame = read(results / "arithmetic.csv", script)
+    rows = [
+        {
+            "script and task": label(row["script"], row["env_id"]),
+            "milliseconds per update": f"{row['update_ms']:.2f}",
+            "million operations in matrix products": f"{row['megaflop']:,}",
+            "time / time of the products alone": f"{row['ratio']:.2f}",
+        }
+        for row in frame.to_dict("records")
     ]
     return markdown(rows) + origin([frame])
 
 
 def solve_table(results: Path, script: str = "") -> str:
-    """Time from the command to the solved task, compared with a library that has its own tuned settings.
-
-    Rows made with other options than today's are left out.
-    """
-    frame = read(results / "time_to_solve.csv", script)
-    if not frame.empty:
-        frame = frame[[_is_current(row) for row in frame.to_dict("records")]]
+    """Time from the command to the solved task, compared with a library that has its own tuned settings."""
+    frame = current(read(results / "time_to_solve.csv", script), [race.race for race in RACES])
     if frame.empty:
         return NO_RESULTS
     rows = []
-    for (name, env_id, peer), group in frame.groupby(["script", "env_id", "peer"], sort=False):
-        row = {"script and task": label(name, env_id), "compared with": LIBRARIES[peer]}
+    index = ["script", "env_id", "threads", "peer"]
+    for (name, env_id, threads, peer), group in frame.groupby(index, sort=False):
+        row = {"script and task": label(name, env_id, threads=threads), "compared with": LIBRARIES[peer]}
         for whose, prefix in (("our", ""), ("their", "peer_")):
             seconds = group[prefix + "solved_seconds"]
             evaluated = (group[prefix + "evaluation"] >= group["bar"]).sum()
@@ -94,9 +120,11 @@ def solve_table(results: Path, script: str = "") -> str:
     return markdown(rows) + origin([frame])
 
 
-def _is_current(row: dict[str, Any]) -> bool:
-    """Whether a row of time_to_solve.csv was made with today's options of our script."""
-    for race in RACES:
-        if (race.script, race.env_id) == (row["script"], row["env_id"]):
-            return options.is_current(row, race.task, options.defaults(race.script))
-    return False
+def current(frame: pd.DataFrame, tasks: list[Task]) -> pd.DataFrame:
+    """Return the rows that were made with the options of one of the tasks."""
+
+    def is_current(row: dict[str, Any]) -> bool:
+        ours = select(tasks, (row["script"],), (row["env_id"],))
+        return any(options.is_current(row, task, options.defaults(task.script)) for task in ours)
+
+    return frame if frame.empty else frame[[is_current(row) for row in frame.to_dict("records")]]

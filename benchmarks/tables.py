@@ -9,10 +9,17 @@ from benchmarks import records
 from benchmarks.cells import default_task, label, markdown, middle, named, origin, read, runs, solved
 from benchmarks.intervals import interquartile_mean, interval, with_interval
 from benchmarks.settings import COLLECTION, SCRIPTS, TASKS, Task
-from benchmarks.speed_tables import num_envs_table, solve_table, speed_pairs, speed_table
+from benchmarks.speed_tables import (
+    arithmetic_table,
+    num_envs_table,
+    pair_rows,
+    solve_table,
+    speed_pairs,
+    speed_table,
+)
 
 PUBLISHED = records.ROOT / "benchmarks" / "published.csv"  # best published return of each task
-HALFWAY = 500_000  # steps at which tables of MuJoCo tasks show a return besides the final one
+MILESTONE = 500_000  # steps at which tables of MuJoCo tasks show a return besides the final one
 
 
 def summary_table(results: Path, script: str = "") -> str:
@@ -43,7 +50,7 @@ def summary_table(results: Path, script: str = "") -> str:
                 "with SBX": speeds.get("sbx", "–"),
             }
         )
-    return markdown(rows) + origin([*used, read(results / "speed.csv")])
+    return markdown(rows) + origin([*used, pair_rows(results)])
 
 
 def published_returns() -> pd.DataFrame:
@@ -105,8 +112,8 @@ def learning_table(results: Path, script: str = "") -> str:
 
 
 def mujoco_table(results: Path, script: str = "") -> str:
-    """The MuJoCo tasks: the final return of each script and the one at `HALFWAY` steps."""
-    return task_table([task for task in TASKS if task.is_mujoco], results, script, halfway=True)
+    """The MuJoCo tasks: the final return of each script and the one at `MILESTONE` steps."""
+    return task_table([task for task in TASKS if task.is_mujoco], results, script, milestone=True)
 
 
 def games_table(results: Path, script: str = "") -> str:
@@ -114,7 +121,7 @@ def games_table(results: Path, script: str = "") -> str:
     return task_table([task for task in TASKS if task.is_game], results, script)
 
 
-def task_table(tasks: list[Task], results: Path, script: str, *, halfway: bool = False) -> str:
+def task_table(tasks: list[Task], results: Path, script: str, *, milestone: bool = False) -> str:
     """Return a table of some tasks, task by task."""
     published = published_returns()
     rows, used, notes = [], [], []
@@ -132,25 +139,28 @@ def task_table(tasks: list[Task], results: Path, script: str, *, halfway: bool =
             "seeds": str(len(frame)),
             "mean [95 %]": with_interval(frame["evaluation_mean"]),
         }
-        if halfway:
-            row[f"at {HALFWAY:,} steps"] = at_halfway(task, frame, results)
+        if milestone:
+            row[f"at {MILESTONE:,} steps"] = at_milestone(task, frame, results)
         row["total seconds"] = middle(frame["whole_seconds"], 1)
         row["best published"] = best_published(task, published)
         rows.append(row)
     return "\n\n".join([markdown(rows), *notes]) + origin(used)
 
 
-def at_halfway(task: Task, frame: pd.DataFrame, results: Path) -> str:
-    """Return the mean return at `HALFWAY` steps of the runs in `frame` that were evaluated then, or ended."""
-    if (frame["total_timesteps"] == HALFWAY).all():
+def at_milestone(task: Task, frame: pd.DataFrame, results: Path) -> str:
+    """Return the mean return at `MILESTONE` steps of the runs that were evaluated then, or ended."""
+    if (frame["total_timesteps"] == MILESTONE).all():
         return with_interval(frame["evaluation_mean"])
     evaluations = read(results / "evaluations" / task.file)
     if evaluations.empty:
         return "–"
     evaluations = evaluations[evaluations["seed"].isin(frame["seed"])]
-    first = evaluations[evaluations["global_step"] >= HALFWAY].groupby("seed").first()
-    first = first[first["global_step"] < 1.1 * HALFWAY]  # the first rollout that ends after it
-    return with_interval(first["mean_return"]) if len(first) else "–"
+    first = evaluations[evaluations["global_step"] >= MILESTONE].groupby("seed").first()
+    first = first[first["global_step"] < 1.1 * MILESTONE]  # the first rollout that ends after it
+    if first.empty:
+        return "–"
+    missing = len(first) < len(frame)
+    return with_interval(first["mean_return"]) + (f" ({len(first)} of {len(frame)} seeds)" if missing else "")
 
 
 def ray_table(results: Path, script: str = "") -> str:
@@ -183,6 +193,7 @@ TABLES = {
     "games": ("Games", games_table),
     "speed": ("Steps per second compared with other libraries", speed_table),
     "num_envs": ("Steps per second by number of environments", num_envs_table),
+    "arithmetic": ("Time of an update compared with its matrix products", arithmetic_table),
     "solve": ("Seconds from the command to the solved task", solve_table),
     "ray": ("The same runs in a process pool and on Ray", ray_table),
 }

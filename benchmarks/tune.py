@@ -215,4 +215,4 @@ def main(chosen: Options) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, Options)
+    cli.run(main, Options, ": repeat the command to continue")

@@ -55,9 +55,13 @@ def on_this_machine(
                     watch()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures):
-                job.terminate_children()
-                time.sleep(0.1)
+            told: set = set()
+            while not all(future.done() for future in futures):  # a script may still be starting
+                try:
+                    job.terminate_children(told)
+                    time.sleep(0.1)
+                except KeyboardInterrupt:  # a second one: do not wait until they have saved
+                    told.clear()
             raise
 
 
@@ -122,11 +126,11 @@ def _ray_started(workers: int, address: str | None) -> Iterator[None]:
         include_dashboard=None if address else False,
         log_to_driver=False,
     )
-    job.exit_on_sigterm()  # Ray has set its own handler
+    job.exit_when_told()  # Ray has set its own handler
     try:
         yield
     except BaseException:
-        job.terminate_children()
+        job.terminate_children(set(), recursive=True)
         raise
     finally:
         ray.shutdown()

@@ -344,7 +344,6 @@ for name, entry_point, options in [
     ("Unbounded-v0", Counter, {"observation_space": _UNBOUNDED}),
     ("BoxActions-v0", Counter, {"action_space": _ACTIONS_BOX}),
     ("TruncatingBox-v0", OneState, {"ends": "truncated", "action_space": _ACTIONS_BOX}),
-    ("TerminatingBox-v0", OneState, {"ends": "terminated", "length": 1, "action_space": _ACTIONS_BOX}),
     ("Shapes-v0", Counter, {"action_space": _ACTIONS_TABLE, "observation_space": _IMAGE}),
     ("Quadratic-v0", Quadratic, {}),
     ("InfiniteActions-v0", Counter, {"action_space": _ACTIONS_INFINITE}),

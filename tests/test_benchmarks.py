@@ -84,7 +84,7 @@ def test_a_run_that_fails_is_counted_and_tried_again_and_what_is_done_is_not(lea
     monkeypatch.setattr(learning, "TASKS", [GOOD, BAD])
     assert learning.main(learning.Options(results=results)) == 1
     printed = capsys.readouterr()
-    assert printed.out.startswith("1 runs to do")  # the two that are done are skipped
+    assert printed.out.startswith("runs to do: 1\n")  # the two that are done are skipped
     assert "dqn Acrobot-v1 seed 0" in printed.err and "--tau is 7.0" in printed.err
 
 
@@ -129,22 +129,21 @@ def test_evaluations_during_training_are_kept_and_only_a_run_without_them_is_rep
     assert not path.exists()  # those of the earlier run are gone
 
 
-def test_a_run_that_was_cut_off_is_continued(short_run, monkeypatch, tmp_path):
-    """It has no evaluation yet. Its rows stay, and its seconds count."""
+def test_a_run_without_a_row_is_continued(short_run, monkeypatch, tmp_path):
+    """Its rows of metrics.csv stay, and its seconds count."""
     task = settings.Task("q_learning", "CartPole-v1", {"total_timesteps": 1500, "eval_episodes": 3})
     runs, finished = tmp_path / "runs", short_run("q_learning")[1]
     folder = runs / finished.name
     shutil.copytree(finished, folder)
-    assert learning.unfinished(learning.Job(task, 0), runs) is None
-    (folder / "evaluation.json").unlink()
-    assert learning.unfinished(learning.Job(task, 0), runs) == folder
+    (folder / "evaluation.json").unlink()  # it was cut off
+    assert learning.earlier(learning.Job(task, 0), runs) == folder
     for other in (
         learning.Job(task, 1),
         learning.Job(task, 0, "--gamma 0.9"),
         learning.Job(task, 0, "--eval-frequency 500"),
         learning.Job(dataclasses.replace(task, script="dqn"), 0),
     ):
-        assert learning.unfinished(other, runs) is None
+        assert learning.earlier(other, runs) is None
     (counters,) = folder.glob("checkpoints/*/run.json")
     before = json.loads(counters.read_text()) | {"seconds": 1000.0}
     counters.write_text(json.dumps(before))
@@ -155,9 +154,14 @@ def test_a_run_that_was_cut_off_is_continued(short_run, monkeypatch, tmp_path):
     assert row["command"].endswith(f"--eval-episodes 3  # continued at step {before['global_step']}")
     assert 1000 < float(row["whole_seconds"]) < 1100
     assert learning.plan(chosen) == []
+    metrics = (folder / "metrics.csv").read_bytes()
+    (tmp_path / "learning" / task.file).unlink()  # as if learning.py had been killed before it wrote the row
+    assert learning.main(chosen) == 0 and list(runs.iterdir()) == [folder]
+    (again,) = records.read_csv(tmp_path / "learning" / task.file)
+    assert again["evaluation_mean"] == row["evaluation_mean"]
+    assert (folder / "metrics.csv").read_bytes() == metrics  # no further step
     shutil.rmtree(folder / "checkpoints")  # nothing to continue from
-    (folder / "evaluation.json").unlink()
-    assert learning.unfinished(learning.Job(task, 0), runs) is None
+    assert learning.earlier(learning.Job(task, 0), runs) is None
 
 
 def test_a_continued_run_says_in_its_command_how_often_it_was_evaluated(tmp_path):
@@ -228,13 +232,12 @@ def test_a_mistake_in_scripts_toml_is_one_line(capsys):
     assert "[my_dqn]: missing 1 required positional argument: 'actions'" in capsys.readouterr().err
 
 
-def test_rows_of_other_options_or_seeds_are_left_out():
-    task = settings.Task("ppo", "X-v0", {"gamma": 0.9, "max_grad_norm": "none"}, seeds=2)
+def test_rows_of_other_options_are_left_out():
+    task = settings.Task("ppo", "X-v0", {"gamma": 0.9, "max_grad_norm": "none"})
     defaults = {"env_id": "Y-v0", "gamma": 0.99, "max_grad_norm": 0.5, "hidden_sizes": (64,), "seed": 0}
     made_with = {"env_id": "X-v0", "gamma": 0.9, "max_grad_norm": None, "hidden_sizes": [64]}
     row = {"seed": "1", "options": json.dumps(made_with)}
     assert options.is_current(row, task, defaults)
-    assert not options.is_current(row | {"seed": "2"}, task, defaults)
     assert not options.is_current(row, task, defaults | {"hidden_sizes": (32,)})
 
 
@@ -261,9 +264,9 @@ def test_the_figures_of_the_advice_are_those_of_the_results():
     [
         (None, 0, ""),
         (3, 1, ""),
-        (UserError("it is wrong: mend it"), 2, "error: it is wrong: mend it\n"),
+        (UserError("it is wrong: fix it"), 2, "error: it is wrong: fix it\n"),
         (subprocess.CalledProcessError(2, "dqn.py"), 2, ""),
-        (KeyboardInterrupt(), "interrupted: repeat the command to continue", ""),
+        (KeyboardInterrupt(), "interrupted: repeat it", ""),
     ],
 )
 def test_exit_codes(result, code, line, monkeypatch, capsys):
@@ -273,10 +276,10 @@ def test_exit_codes(result, code, line, monkeypatch, capsys):
             raise result
         return result
 
-    monkeypatch.setattr(job, "exit_on_sigterm", lambda: None)
+    monkeypatch.setattr(job, "exit_when_told", lambda: None)
     monkeypatch.setattr(sys, "argv", ["learning.py", "--scripts", "dqn"])
     with pytest.raises(SystemExit) as stop:
-        cli.run(main, learning.Options)
+        cli.run(main, learning.Options, ": repeat it")
     assert stop.value.code == code and capsys.readouterr().err == line
 
 
@@ -288,6 +291,8 @@ def test_exit_codes(result, code, line, monkeypatch, capsys):
         (speed, "pairs --scripts sarsa", "sarsa"),
         (speed, "solve --envs Pong-v5", "no row for Pong-v5"),
         (speed, "num-envs --scripts sac", "no row for sac CartPole-v1"),
+        (speed, "--repeats 0", "--repeats is 0: it must be at least 1"),
+        (speed, "--attempts 0", "--attempts is 0: it must be at least 1"),
         (policies, "sarsa", "sarsa"),
         (animation, "nowhere", "nowhere is not a run folder"),
         (overestimation, "", "name the scripts to compare"),
@@ -295,8 +300,8 @@ def test_exit_codes(result, code, line, monkeypatch, capsys):
         (overestimation, "dqn --plot-only --results nowhere", "measure first, without --plot-only"),
     ],
 )
-def test_wrong_arguments_are_told_without_a_traceback(program, arguments, words, monkeypatch, capsys):
-    monkeypatch.setattr(job, "exit_on_sigterm", lambda: None)
+def test_wrong_arguments_are_reported_without_a_traceback(program, arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(job, "exit_when_told", lambda: None)
     monkeypatch.setattr(sys, "argv", ["program.py", *arguments.split()])
     with pytest.raises(SystemExit) as stop:
         cli.run(program.main, program.Options)
@@ -334,28 +339,42 @@ def test_ray_gives_the_rows_of_the_pool_and_runs_a_lost_workers_job_again(learne
     assert table[0] == table[1]
 
 
-def script_below(pid, patience=120):
-    """Wait for a script among the descendants of a process."""
+def wait_for(find, patience=120):
+    """Return the first true result of `find`."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
+        if found := find():
+            return found
+        time.sleep(0.2)
+    raise TimeoutError
+
+
+def script_below(pid):
+    """Wait for a script among the descendants of a process."""
+
+    def find():
         for process in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if any(argument.endswith("/dqn/dqn.py") for argument in process.cmdline()):
                     return process
-        time.sleep(0.2)
-    raise TimeoutError("no script has started")
+        return None
+
+    return wait_for(find)
 
 
-def test_learning_that_is_terminated_ends_its_scripts(tmp_path):
+def test_learning_that_is_terminated_ends_its_scripts_after_they_have_saved(tmp_path):
     command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
-    command += ["--seeds", "0", "1", "2", "--extra=--total-timesteps 100000000", "--workers", "2"]
-    learner = subprocess.Popen([*command, "--results", tmp_path], env=job.environment(0), cwd=ROOT)
+    command += ["--extra=--total-timesteps 100000000 --checkpoint-frequency 0", "--seeds", "0"]
+    command += ["--results", tmp_path, "--runs-dir", tmp_path / "runs"]
+    learner = subprocess.Popen(command, env=job.environment(0), cwd=ROOT)
     try:
         script = script_below(learner.pid)
+        wait_for(lambda: any((tmp_path / "runs").glob("*/metrics.csv")))
     finally:
-        learner.terminate()  # which ends its scripts, also if none was found
+        learner.terminate()  # which ends its script, also if none was found
     assert learner.wait(timeout=60) == 128 + signal.SIGTERM
     assert not script.is_running()
+    assert len(list((tmp_path / "runs").glob("*/checkpoints/*/run.json"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -365,10 +384,7 @@ def test_each_row_of_the_settings_is_a_command_that_the_script_accepts(row):
     from common.options import validate
 
     pair = isinstance(row, settings.Comparison)
-    if pair:
-        arguments = f"--num-envs {row.num_envs} {settings.command_line(row.ours)} {speed.NO_OUTPUT}"
-    else:
-        arguments = row.arguments
+    arguments = row.pair.arguments if pair else row.arguments
     validate(options.parse(row.script, f"--env-id {row.env_id} {arguments}"))
     published = {(result["script"], result["env_id"]) for result in records.read_csv(tables.PUBLISHED)}
     assert pair or row.env_id in settings.THRESHOLDS or (row.script, row.env_id) in published
@@ -399,6 +415,19 @@ def test_solved_is_the_first_row_at_which_the_last_twenty_episodes_reach_the_thr
     assert curves.first_solved(gap, threshold=100.0) == (3000, 3.0)  # a row without episodes says nothing
 
 
+def test_episodes_that_end_together_all_count():
+    """16 environments, episodes of 1,000 steps, a row every 2,000: 16 episodes end in every eighth row."""
+    rows = [
+        (
+            step,
+            step / 1000,
+            *((0.0 if step < 30_000 else 100.0, 1000.0) if step % 16_000 == 0 else (None,) * 2),
+        )
+        for step in range(2_000, 100_001, 2_000)
+    ]
+    assert curves.first_solved(rows, threshold=100.0) == (48_000, 48.0)
+
+
 def test_speed_is_measured_from_the_warm_up_on():
     rows = [(1000, 9.0, None, None), (2000, 10.0, None, None), (6000, 12.0, None, None)]
     assert curves.steps_per_second(rows, warm_up=1500) == 2000.0
@@ -409,6 +438,8 @@ def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     records.replace_rows(path, [{"seed": 10, "value": 1}, {"seed": 9, "value": 2}], ("seed",))
     records.replace_rows(path, [{"seed": 9, "value": 3}], ("seed",))
     assert records.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
+    records.replace_rows(path, [{"seed": 9, "new": 4}], ("seed",))  # rows of an earlier version stay
+    assert records.read_csv(path) == [{"seed": "9", "new": "4"}, {"seed": "10", "new": ""}]
 
 
 def test_a_write_that_fails_leaves_the_old_rows(tmp_path, monkeypatch):
@@ -469,15 +500,37 @@ def test_ours_and_theirs_are_measured_by_commands_of_their_own(monkeypatch, tmp_
     assert measured["peer_steps_per_second"] == "1000"
     assert float(measured["ratio"]) == pytest.approx(float(measured["steps_per_second"]) / 1000, abs=1e-3)
     assert "--train-frequency 100" in measured["command"]
+    monkeypatch.setattr(speed_tables, "PAIRS", [short])
+    assert "| DQN, CartPole-v1 | SB3 |" in speed_tables.speed_table(tmp_path)
+    changed = dataclasses.replace(short, ours=short.ours | {"gamma": 0.9})
+    monkeypatch.setattr(speed_tables, "PAIRS", [changed])
+    assert speed_tables.speed_table(tmp_path) == "No results yet."  # the row shows a pair as it was
+
+
+def test_speeds_by_number_of_environments_are_those_of_the_settings(monkeypatch, tmp_path):
+    pair = settings.Comparison("q_learning", "CartPole-v1", ["sb3"], 4_000, ours={"bins": [4]})
+    for module in (speed, speed_tables):
+        monkeypatch.setattr(module, "PAIRS", [pair])
+    monkeypatch.setattr(speed, "NUM_ENVS", (4, 8))
+    chosen = speed.Options("num-envs", ("q_learning",), ("CartPole-v1",), repeats=1, results=tmp_path)
+    speed.num_envs(chosen)
+    four, eight = records.read_csv(tmp_path / "num_envs.csv")
+    assert "--num-envs 4 --total-timesteps 4000 " in four["command"] and "--bins 4" in four["command"]
+    assert "--num-envs 8 --total-timesteps 8000 " in eight["command"]
+    title, _, line, *_ = speed_tables.num_envs_table(tmp_path).splitlines()
+    assert title.endswith("| 4 | 8 |") and line.startswith("| Q-learning, CartPole-v1 |")
+    monkeypatch.setattr(speed_tables, "PAIRS", [dataclasses.replace(pair, ours={"bins": [5]})])
+    assert speed_tables.num_envs_table(tmp_path) == "No results yet."
 
 
 def test_a_pair_may_vary_another_row():
     rows = settings.select(settings.PAIRS, ("ppo",), ("HalfCheetah-v5",))
     one, eight = sorted(rows, key=lambda row: row.num_envs)
     assert (one.executor, eight.executor) == ("sync", "envpool")
-    assert (one.num_envs, eight.num_envs) == (1, 8) and one.peers == eight.peers
+    assert (one.num_envs, eight.num_envs) == (1, 8)
     assert eight.ours == one.ours | {"num_steps": 256, "executor": "envpool"}  # 8 × 256 = 2,048 steps
     assert eight.theirs == one.theirs | {"n_steps": 256} and one.ours["num_steps"] == 2_048
+    assert (one.peers, eight.peers) == (["sb3", "sbx"], ["sb3"])
 
 
 def test_executors_select_the_pairs(monkeypatch, tmp_path):
@@ -536,8 +589,8 @@ def test_a_race_counts_both_from_the_command_with_the_same_threshold(monkeypatch
     row |= {"whole_seconds": "4", "peer_whole_seconds": "6"}
     records.replace_rows(tmp_path / "time_to_solve.csv", [row], ("seed",))
     assert "| – | 1.5 |" in speed_tables.solve_table(tmp_path)  # threshold not reached; total seconds
-    for changed in (dataclasses.replace(race, ours={"gamma": 0.9}), dataclasses.replace(race, script="ppo")):
-        monkeypatch.setattr(speed_tables, "RACES", [changed])
+    for changed in ([dataclasses.replace(race, ours={"gamma": 0.9})], []):
+        monkeypatch.setattr(speed_tables, "RACES", changed)
         assert speed_tables.solve_table(tmp_path) == "No results yet."  # of the race as it was
 
 
@@ -567,7 +620,7 @@ def test_time_that_the_host_takes_is_read_in_seconds(tmp_path):
 def test_a_measurement_that_fails_says_why():
     row = settings.Comparison("dqn", "NoSuchEnv-v0", ["sb3"], 1_000)
     with pytest.raises(RuntimeError, match="--tau is 7"):
-        speed.run_ours(row, "--tau 7", speed.Options(threads=1))
+        speed.run_ours(row.pair, {"tau": 7}, speed.Options(threads=1))
     with pytest.raises(RuntimeError, match="sb3 dqn: "):
         speed.run_theirs(row, "sb3", 0, speed.Options(threads=1))
 
@@ -578,10 +631,12 @@ def reported(learned, monkeypatch, tmp_path):
     results, _ = learned
     for module in (cells, figures, tables):
         monkeypatch.setattr(module, "TASKS", [GOOD])
-    about = {"threads": "default", "command": "", "versions": "v", "machine": "m", "date": "2026-01-01"}
+    about = {"options": "{}", "threads": "default", "command": ""}
+    about |= {"versions": "v", "machine": "m", "date": "2026-01-01"}
+    monkeypatch.setattr(speed_tables, "current", lambda frame, tasks: frame)
     for pair, ratio in enumerate((2.0, 3.0, 2.5)):
         row = {"script": "dqn", "env_id": "CartPole-v1", "num_envs": 1, "executor": "sync"}
-        row |= {"peer": "sb3", "pair": pair, "goal": ""}
+        row |= {"peer": "sb3", "pair": pair}
         row |= {"steps_per_second": 9000, "peer_steps_per_second": 3000, "ratio": ratio}
         records.replace_rows(results / "speed.csv", [row | about | {"peer_versions": "p"}], ("pair",))
     for count in (1, 2):
@@ -644,12 +699,13 @@ def test_a_script_without_a_page_is_an_experiment(tmp_path):
     assert list(settings._with_pages(table, tmp_path)) == ["published"]
 
 
-def test_mujoco_tasks_show_the_return_at_half_of_the_steps(monkeypatch, tmp_path):
+def test_mujoco_tasks_show_the_return_at_500_000_steps(monkeypatch, tmp_path):
     monkeypatch.setattr(options, "is_current", lambda *row: True)
     tasks = [
         settings.Task("trpo", "Hopper-v5"),
         settings.Task("trpo", "Ant-v5"),
         settings.Task("ppo", "Hopper-v5"),
+        settings.Task("trpo", "Walker2d-v5"),
     ]
     monkeypatch.setattr(tables, "TASKS", [settings.Task("ppo", "CartPole-v1"), *tasks])
     about = {"whole_seconds": 60, "total_timesteps": 1_000_000, "versions": "v", "machine": "m", "date": "d"}
@@ -664,14 +720,17 @@ def test_mujoco_tasks_show_the_return_at_half_of_the_steps(monkeypatch, tmp_path
         for step in each
     ]
     rows[-1]["mean_return"] = 7000.0
+    some = [row for row in rows if row["seed"] == 0]
+    records.replace_rows(tmp_path / "evaluations" / "trpo__Walker2d-v5.csv", some, ("seed",))
     records.replace_rows(tmp_path / "evaluations" / "ppo__Hopper-v5.csv", rows, ("seed",))
     late = [{"seed": 0, "global_step": 600_000, "mean_return": 5.0}]
     records.replace_rows(tmp_path / "evaluations" / "trpo__Hopper-v5.csv", late, ("seed",))
-    _, _, ant, ppo, trpo, *_ = tables.mujoco_table(tmp_path).splitlines()
+    _, _, ant, ppo, trpo, walker, *_ = tables.mujoco_table(tmp_path).splitlines()
     assert ant.startswith("| Ant-v5 | TRPO | 1,000,000 | 2 |") and "| – | 60.0 |" in ant  # not evaluated
     assert ppo.startswith("| Hopper-v5 | PPO |") and "| 2000.0 [2000.0, 2000.0] | 60.0 |" in ppo
     assert ppo.endswith(", 1,000,000 steps, Hopper-v2) |")  # the version of the published run
     assert trpo.startswith("| Hopper-v5 | TRPO |") and "| – | 60.0 |" in trpo
+    assert "| 3000.0 [3000.0, 3000.0] | 2000.0 (1 of 2 seeds) | 60.0 |" in walker
     assert "CartPole" not in tables.mujoco_table(tmp_path)
     assert tables.games_table(tmp_path) == "No results yet."
 
@@ -712,7 +771,7 @@ def test_runs_from_ray_are_shown_beside_those_of_the_pool(reported):
     assert tables.ray_table(reported.results, "ppo") == "No results yet."
 
 
-def test_a_mark_without_a_table_or_an_end_is_told(tmp_path):
+def test_a_mark_without_a_table_or_an_end_is_reported(tmp_path):
     with pytest.raises(UserError, match="no table speeds"):
         report.fill("<!-- benchmarks: speeds -->\n<!-- end of benchmarks -->", tmp_path)
     with pytest.raises(UserError, match="needs its"):
@@ -730,7 +789,7 @@ def test_overestimation_starts_from_the_initial_value_that_is_asked_for(module, 
     monkeypatch.setattr(dqn, "train", configs.append)
     monkeypatch.setattr(dqn, "Run", dqn.Run)  # is replaced, and restored here
     for value in (None, 0.0):
-        overestimation.train(overestimation.Options(scripts=("dqn",), seeds=1, initial_value=value))
+        list(overestimation.train(overestimation.Options(scripts=("dqn",), seeds=1, initial_value=value)))
     assert [config.initial_value for config in configs] == [dqn.Config().initial_value, 0.0]
 
 
@@ -742,7 +801,11 @@ def test_overestimation_takes_the_options_of_learning_toml(module, monkeypatch):
     task = settings.Task("double_dqn", "Acrobot-v1", {"gamma": 0.9, "total_timesteps": 100_000})
     monkeypatch.setattr(overestimation, "TASKS", [task])
     for env_id in ("Acrobot-v1", "CartPole-v1"):
-        overestimation.train(overestimation.Options(scripts=("dqn", "double_dqn"), env_id=env_id, seeds=1))
+        list(
+            overestimation.train(
+                overestimation.Options(scripts=("dqn", "double_dqn"), env_id=env_id, seeds=1)
+            )
+        )
     found = [
         (one.algorithm, one.env_id, one.gamma, one.total_timesteps, one.log_frequency) for one in configs
     ]
@@ -773,8 +836,8 @@ def test_overestimation_is_the_value_of_the_first_states_minus_the_discounted_re
     means = overestimation.measure(run, episodes=10)
     env = gym.make("CartPole-v1")
     returns = [discounted(env, 1, 1_000_000 + k) for k in range(10)]  # the greedy action is 1
-    assert (means["stated"], means["realised"]) == (7.0, pytest.approx(np.mean(returns), rel=1e-3))
-    assert means["overestimation"] == means["stated"] - means["realised"]
+    assert (means["stated"], means["realized"]) == (7.0, pytest.approx(np.mean(returns), rel=1e-3))
+    assert means["overestimation"] == means["stated"] - means["realized"]
 
     seen = []
     critic = lambda inputs: tf.constant(np.float32(seen.append(inputs) or [-3.0, -5.0]))[:, None]  # noqa: E731
@@ -783,5 +846,5 @@ def test_overestimation_is_the_value_of_the_first_states_minus_the_discounted_re
     means = overestimation.measure(run, episodes=2)
     env = gym.make("Pendulum-v1")
     returns = [discounted(env, actions[0], 1_000_000 + k) for k in range(2)]
-    assert (means["stated"], means["realised"]) == (-4.0, pytest.approx(np.mean(returns), rel=1e-3))
+    assert (means["stated"], means["realized"]) == (-4.0, pytest.approx(np.mean(returns), rel=1e-3))
     assert seen[0].shape == (2, 4) and (seen[0][:, 3] == 0.5).all()  # observation and action

@@ -215,28 +215,13 @@ def test_a_slow_checkpoint_waits_until_it_takes_2_percent_of_the_time(tmp_path, 
         assert run._checkpoint_is_due(1) == due, seconds
 
 
-def test_a_run_of_a_second_makes_few_slow_checkpoints(tmp_path, monkeypatch):
-    calls = []
-
-    def save(self, step, counters):
-        calls.append(step)
-        time.sleep(0.05)
-
-    monkeypatch.setattr(Checkpoints, "save", save)
-    run = run_with(tmp_path, total_timesteps=10**9, checkpoint_frequency=1)
-    started = time.perf_counter()
-    for _ in run.steps(1):
-        if time.perf_counter() - started > 1.0:
-            break
-    assert 1 <= len(calls) <= 2
-
-
 def test_fast_checkpoints_are_made_as_often_as_asked(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(Checkpoints, "save", lambda self, step, counters: calls.append(step))
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # saving takes no time
     run = run_with(tmp_path, total_timesteps=50, checkpoint_frequency=10)
     for _ in run.steps(1):
-        time.sleep(0.001)
+        pass
     assert calls == [10, 20, 30, 40]
 
 

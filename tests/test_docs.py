@@ -11,6 +11,7 @@ from benchmarks.settings import SCRIPTS as TABLE
 from docs.book import curves, markup, pages, scripts
 from tests.conftest import ROOT, SCRIPTS
 
+SITE = ROOT / "build" / "docs" / "html"
 ROW = r'<span class="number">(\d*)</span><span class="number">(\d*)</span><span class="mark">.</span> (.*)'
 
 OLD = '''"""One.
@@ -171,3 +172,17 @@ def test_runs_with_other_options_than_todays_are_left_out(monkeypatch):
     assert "CartPole-v1" in [panel["env"] for panel in curves.data(["ppo"])]
     monkeypatch.setattr(curves, "_defaults", lambda script: {"gamma": 0.123})
     assert "CartPole-v1" not in [panel["env"] for panel in curves.data(["ppo"])]
+
+
+@pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the site is not built: make docs")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_equation_beside_a_line_is_that_of_the_page(script):
+    latex = scripts.equations_of_page(scripts.read(ROOT / script / "README.md"))
+    html = (SITE / script / f"{script}.py.html").read_text(encoding="utf-8")
+    marked = r'<div class="marked".*?<pre>(.*?)</pre><div class="note">.*?>\((\d+)\)</a>(.*?)</div>'
+    notes = re.findall(marked, html, flags=re.DOTALL)
+    assert {number for _, number, _ in notes} == latex.keys()
+    for code, number, text in notes:
+        assert re.sub(r"<[^>]+>", "", code).endswith(f"# ({number})\n")
+        shown = re.findall(r"\\\((.+?)\\\)", unescape(text), flags=re.DOTALL)
+        assert shown == re.findall(r"\$(.+?)\$", latex[number].replace("\\|", "|"))

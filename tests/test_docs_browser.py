@@ -4,11 +4,9 @@ Pages come from a local server: no file may be missing, and none may come from e
 """
 
 import functools
-from html import unescape
 import http.server
 import os
 from pathlib import Path
-import re
 import shutil
 import threading
 from urllib.parse import urldefrag, urljoin, urlparse
@@ -172,19 +170,6 @@ def test_without_scripts_the_static_picture_stays(site, browser):
     context.close()
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_equation_beside_a_line_is_that_of_the_page(script):
-    latex = scripts.equations_of_page(scripts.read(ROOT / script / "README.md"))
-    html = (SITE / script / f"{script}.py.html").read_text(encoding="utf-8")
-    marked = r'<div class="marked".*?<pre>(.*?)</pre><div class="note">.*?>\((\d+)\)</a>(.*?)</div>'
-    notes = re.findall(marked, html, flags=re.DOTALL)
-    assert {number for _, number, _ in notes} == latex.keys()
-    for code, number, text in notes:
-        assert re.sub(r"<[^>]+>", "", code).endswith(f"# ({number})\n")
-        shown = re.findall(r"\\\((.+?)\\\)", unescape(text), flags=re.DOTALL)
-        assert shown == re.findall(r"\$(.+?)\$", latex[number].replace("\\|", "|"))
-
-
 def test_the_options_of_a_page_are_those_of_the_script(site, tab):
     tab.goto(urljoin(site, "ppo/index.html"))
     rows = tab.locator("table.options tr").evaluate_all(
@@ -221,20 +206,20 @@ def test_an_animation_can_be_paused_and_starts_still_for_reduced_motion(site, ta
     ],
 )
 def test_marks_are_bright_in_light_and_dark_in_dark(site, tab, name, marks):
-    colours = (
+    colors = (
         "marks => marks.map(one => getComputedStyle(document.querySelector(one)).backgroundColor)"
         ".map(one => one.match(/\\d+/g).map(Number))"
     )
     tab.emulate_media(color_scheme="dark")
     tab.goto(urljoin(site, name))
-    by_system = tab.evaluate(colours, marks)
+    by_system = tab.evaluate(colors, marks)
     tab.emulate_media(color_scheme="light")
-    bright = tab.evaluate(colours, marks)
+    bright = tab.evaluate(colors, marks)
     tab.evaluate("() => { document.body.dataset.theme = 'dark' }")
-    assert tab.evaluate(colours, marks) == by_system
-    assert all(len(colour) == 3 for colour in [*bright, *by_system])  # none is transparent
-    assert all(sum(colour) / 3 > 150 for colour in bright)
-    assert all(sum(colour) / 3 < 100 for colour in by_system)
+    assert tab.evaluate(colors, marks) == by_system
+    assert all(len(color) == 3 for color in [*bright, *by_system])  # none is transparent
+    assert all(sum(color) / 3 > 150 for color in bright)
+    assert all(sum(color) / 3 < 100 for color in by_system)
     assert len(set(map(tuple, bright))) == len(marks)
 
 

@@ -66,9 +66,9 @@ def test_a_case_without_end_is_stopped(tmp_path):
 
 def test_a_short_run_is_watched(capsys, monkeypatch):
     monkeypatch.setattr(soak, "INTERVAL", 0.02)
-    assert soak.soak("q_learning", 20_000)
+    assert soak.soak("q_learning", 100_000)
     name, steps, _, before, after, growth, files, files_at_end = capsys.readouterr().out.split()
-    assert (name, steps) == ("q_learning", "20,000") and growth.endswith("%")
+    assert (name, steps) == ("q_learning", "100,000") and growth.endswith("%")
     assert 20 < float(before) <= 1.02 * float(after) < 1000 and 3 <= int(files_at_end) <= int(files)
 
 

@@ -48,21 +48,6 @@ def test_the_greedy_action_converges_to_the_best(off_policy, tmp_path):
     assert result.evaluation_returns.mean() > -0.05
 
 
-@pytest.mark.parametrize(("name", "value"), [("TruncatingBox", 10.0), ("TerminatingBox", 1.0)])
-def test_q_of_a_one_state_environment(off_policy, name, value, tmp_path):
-    """A time limit does not end the value of a state: 1 / (1 − 0.9) = 10; a terminal step does: 1."""
-    config = quick(off_policy, name, tmp_path, total_timesteps=3_000)
-    if hasattr(config, "temperature"):  # almost no entropy in the value
-        config.temperature, config.temperature_learning_rate = 1e-4, 0.0
-    result = off_policy.train(config)
-    action = result.model(np.ones((1, 1), np.float32)).numpy()
-    critics = [network for name, network in result.networks.items() if name.startswith("critic")]
-    assert critics
-    for critic in critics:
-        q_values = critic(np.hstack([np.ones((1, 1), np.float32), action]))
-        np.testing.assert_allclose(q_values, value, rtol=0.03)
-
-
 def test_action_spaces_it_does_not_serve_are_an_error_of_one_line(off_policy, tmp_path):
     for env_id, words in (
         ("CartPole-v1", "needs a Box action space.*choose another script"),

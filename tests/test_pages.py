@@ -7,7 +7,7 @@ import re
 import pytest
 
 from benchmarks.settings import SCRIPTS
-from tests.conftest import ROOT, SHORT
+from tests.conftest import ROOT
 from tests.test_siblings import changed, path
 
 HEADINGS = [
@@ -101,22 +101,6 @@ def test_docstrings_of_options(script):
     for field, text in zip(body[::2], body[1::2], strict=True):
         assert isinstance(field, ast.AnnAssign), ast.unparse(field)
         assert isinstance(text.value.value, str), f"{field.target.id} has no docstring"
-
-
-def test_every_script_has_short_options(script):
-    assert script in SHORT
-
-
-def test_scripts_are_short_enough_to_read(script):
-    """At most 240 lines of code; docstrings, comments and empty lines come on top."""
-    tree = ast.parse(source(script))
-    for node in ast.walk(tree):
-        if isinstance(getattr(node, "body", None), list):
-            text = [
-                one for one in node.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
-            ]
-            node.body = [one for one in node.body if one not in text] or [ast.Pass()]
-    assert len(ast.unparse(tree).splitlines()) <= 240
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"{page.parent.name}/README.md" for page in PAGES)])

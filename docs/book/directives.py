@@ -27,7 +27,7 @@ class Generated(SphinxDirective):
 
 
 class Source(Generated):
-    """A source file in colour. In a script, each equation stands beside the line that ends in its number."""
+    """A source file in color. In a script, each equation stands beside the line that ends in its number."""
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.arguments[0])

@@ -22,7 +22,7 @@ LONG = 3  # docstrings of more lines than this are folded away in a difference
 
 @cache
 def tokens(code: str, language: str = "python") -> list[list[Token]]:
-    """Return the coloured tokens of each line; comments and strings word by word."""
+    """Return the colored tokens of each line; comments and strings word by word."""
     lines: list[list[Token]] = [[]]
     for kind, text in get_lexer_by_name(language, stripnl=False).get_tokens(code):
         prose = kind in Comment or kind in String
@@ -35,7 +35,7 @@ def tokens(code: str, language: str = "python") -> list[list[Token]]:
 
 
 def spans(line: Iterable[Token], tag: str = "", changed: Sequence[bool] = ()) -> str:
-    """Return a line as HTML; tokens that changed are wrapped in a tag, neighbours together."""
+    """Return a line as HTML; tokens that changed are wrapped in a tag, neighbors together."""
     html, opened = "", False
     for k, (css, text) in enumerate(line):
         now = bool(tag) and k < len(changed) and changed[k]
