@@ -7,7 +7,6 @@ import math
 from typing import NamedTuple
 
 from common.quiet import without_noise
-import numpy as np
 
 with without_noise():
     import tensorflow as tf
@@ -73,39 +72,3 @@ class DiagonalGaussian(NamedTuple):
     def stop_gradient(self) -> "DiagonalGaussian":
         """Return the same distributions as constants."""
         return DiagonalGaussian(tf.stop_gradient(self.mean), tf.stop_gradient(self.log_std))
-
-
-class SquashedGaussian(NamedTuple):
-    """Distributions over a = center + half_range · tanh(u), where u is normal with independent components.
-
-    `mean` and `log_std`, log σ, are those of u (batch, n); `center` and `half_range` (n,) are those of the
-    bounds of the action. Densities are per half range of the action, so they do not depend on its units.
-    """
-
-    mean: tf.Tensor
-    log_std: tf.Tensor
-    center: np.ndarray
-    half_range: np.ndarray
-
-    def log_prob(self, u: tf.Tensor) -> tf.Tensor:
-        """Return log π(a|s) (batch,) of the actions of u (batch, n).
-
-        The density of u is divided by the derivative of tanh,
-        1 − tanh²(u) = 4 / (exp(u) + exp(−u))² = exp(2 (log 2 − u − softplus(−2 u))). The last form does not
-        round to 0 where tanh(u) rounds to 1.
-        """
-        log_derivative = 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))
-        log_density = DiagonalGaussian(self.mean, self.log_std).log_prob(u)
-        return log_density - tf.reduce_sum(log_derivative, axis=-1)
-
-    def sample(self, generator: tf.random.Generator) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sample actions (batch, n); return them with their log π(a|s) (batch,).
-
-        Both are differentiable functions of `mean` and `log_std` (the reparameterization trick).
-        """
-        u = self.mean + tf.exp(self.log_std) * generator.normal(tf.shape(self.mean))
-        return self.center + self.half_range * tf.tanh(u), self.log_prob(u)
-
-    def mode(self) -> tf.Tensor:
-        """Return the actions (batch, n) of the most likely u, the means."""
-        return self.center + self.half_range * tf.tanh(self.mean)

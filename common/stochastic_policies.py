@@ -6,7 +6,7 @@ In the update, a policy returns distributions that compute in TensorFlow. For ac
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from common.distributions import Categorical, DiagonalGaussian, SquashedGaussian
+from common.distributions import Categorical, DiagonalGaussian
 from common.networks import chain, tanh_mlp
 from common.numpy_inference import NumpyNetwork, as_array, fast_copy
 from common.quiet import without_noise
@@ -134,11 +134,11 @@ class SquashedGaussianPolicy(tf.Module):
         self.parameters = [*self.network.trainable_variables, *self.log_std.trainable_variables]
         self._numpy_networks = [NumpyNetwork(part) for part in (hidden_layers, self.mean, self.log_std)]
 
-    def __call__(self, observations: tf.Tensor) -> SquashedGaussian:
-        """Return π(·|s) for observations (batch, ...)."""
+    def __call__(self, observations: tf.Tensor) -> DiagonalGaussian:
+        """Return the distributions of u for observations (batch, ...)."""
         hidden = self.hidden_layers(observations)
         log_std = tf.clip_by_value(self.log_std(hidden), *self.LOG_STD_BOUNDS)
-        return SquashedGaussian(self.mean(hidden), log_std, self.center, self.half_range)
+        return DiagonalGaussian(self.mean(hidden), log_std)
 
     def refresh(self) -> None:
         """Sample with the current parameters from now on; call it after each update."""

@@ -24,6 +24,7 @@ Run: python sac/sac.py                                            Parent: diff t
 """
 
 from dataclasses import dataclass
+import math
 from pathlib import Path
 
 from common.cli import main
@@ -108,7 +109,7 @@ class Agent(tf.Module):
         if random:
             actions = self.rng.uniform(self.low, self.high, (len(observations), len(self.low)))
             return actions.astype(np.float32)
-        return self.policy.sample(observations, self.rng)  # (1)
+        return self.policy.sample(observations, self.rng)
 
     @tf.function(jit_compile=True)
     def update(self, batches: Transitions) -> dict[str, tf.Tensor]:
@@ -124,7 +125,7 @@ class Agent(tf.Module):
 
     def learn_critic(self, batch: Transitions) -> dict[str, tf.Tensor]:
         """Take one gradient step of both critics on a minibatch (batch_size, ...)."""
-        next_actions, next_log_probs = self.policy(batch.next_observations).sample(self.update_rng)  # (6)
+        next_actions, next_log_probs = self.sample(batch.next_observations)
         next_q_values = q_values_of(self.target_critic, batch.next_observations, next_actions)
         next_q_values_2 = q_values_of(self.target_critic_2, batch.next_observations, next_actions)
         next_q_values = tf.minimum(next_q_values, next_q_values_2)  # idea 1: the smaller value
@@ -145,7 +146,7 @@ class Agent(tf.Module):
         """Take one gradient step of policy and temperature on a minibatch, and update the target networks."""
         temperature = tf.exp(self.log_temperature)
         with tf.GradientTape() as tape:
-            actions, log_probs = self.policy(batch.observations).sample(self.update_rng)
+            actions, log_probs = self.sample(batch.observations)
             q_values = q_values_of(self.critic, batch.observations, actions)
             q_values_2 = q_values_of(self.critic_2, batch.observations, actions)
             q_values = tf.minimum(q_values, q_values_2)
@@ -161,6 +162,17 @@ class Agent(tf.Module):
         self.soft_update(self.target_critic, self.critic)
         self.soft_update(self.target_critic_2, self.critic_2)
         return {"entropy": entropy, "temperature": temperature}
+
+    def sample(self, observations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sample actions (batch_size, num_actions); return them with their log π(a|s) (batch_size,).
+
+        Both are differentiable functions of μ and σ (the reparameterization trick).
+        """
+        normal = self.policy(observations)
+        u = normal.mean + tf.exp(normal.log_std) * self.update_rng.normal(tf.shape(normal.mean))
+        actions = self.policy.center + self.policy.half_range * tf.tanh(u)  # (1)
+        log_derivative = 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))  # exact also where tanh(u) is 1
+        return actions, normal.log_prob(u) - tf.reduce_sum(log_derivative, axis=-1)  # (6)
 
     def soft_update(self, target_network: keras.Model, network: keras.Model) -> None:
         """Move a target network toward its online network."""

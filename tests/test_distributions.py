@@ -1,12 +1,11 @@
 """Distributions over actions, against sums and integrals in NumPy."""
 
-from common.distributions import Categorical, DiagonalGaussian, SquashedGaussian
+from common.distributions import Categorical, DiagonalGaussian
 import numpy as np
 import pytest
 import tensorflow as tf
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # ∫ f(x) N(x; 0, 1) dx = Σ weights f(nodes) / √2π
-CENTER, HALF_RANGE = np.array([1.0, 6.0], np.float32), np.array([2.0, 4.0], np.float32)
 
 
 def gaussian_log_densities(x, mean, log_std):
@@ -67,77 +66,6 @@ def test_diagonal_gaussian(gaussians):
     np.testing.assert_allclose(one.kl(one), np.zeros(6), atol=1e-6)
     np.testing.assert_array_equal(one.mode(), mean.astype(np.float32))
     assert one.log_prob(one.mean).shape == one.entropy().shape == one.kl(two).shape == (6,)
-
-
-def squashed(low, high, mean, log_std):
-    low, high = np.array(low, np.float32), np.array(high, np.float32)
-    mean, log_std = (tf.constant([x], tf.float32) for x in (mean, log_std))
-    return SquashedGaussian(mean, log_std, (low + high) / 2, (high - low) / 2)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "mean", "log_std"),
-    [
-        ([-1.0, -1.0], [1.0, 1.0], [0.0, 0.3], [0.0, -1.0]),
-        ([-1.0, 2.0], [3.0, 10.0], [0.8, -0.5], [-0.5, 0.3]),
-        ([-0.1, -500.0], [0.0, 100.0], [-1.0, 0.2], [-1.5, 0.0]),
-    ],
-)
-def test_squashed_gaussian_integrates_to_1_over_its_box(low, high, mean, log_std):
-    """In half ranges of the action. Its probabilities below an action are those of the samples."""
-    pi = squashed(low, high, mean, log_std)
-    shares = (np.arange(800) + 0.5) / 800  # of the way from low to high
-    x = np.stack(np.meshgrid(shares, shares, indexing="ij"), axis=-1).reshape(-1, 2)
-    actions = np.array(low) + x * (np.array(high) - low)
-    u = np.arctanh((actions - pi.center) / pi.half_range)
-    log_density = pi.log_prob(u.astype(np.float32)).numpy()
-    density = np.exp(log_density)
-    cell = np.prod((np.array(high) - low) / 800 / pi.half_range)
-    np.testing.assert_allclose(density.sum() * cell, 1.0, atol=1e-3)
-
-    pi = SquashedGaussian(tf.tile(pi.mean, (20_000, 1)), tf.tile(pi.log_std, (20_000, 1)), *pi[2:])
-    samples, log_probs = pi.sample(tf.random.Generator.from_seed(0))
-    assert samples.shape == (20_000, 2) and log_probs.shape == (20_000,)
-    samples = (samples.numpy() - low) / (np.array(high) - low)
-    assert abs(np.corrcoef(samples.T)[0, 1]) < 0.02
-    for point in ([0.2, 0.9], [0.5, 0.5], [0.9, 0.3]):
-        probability = density[(x < point).all(axis=1)].sum() * cell
-        np.testing.assert_allclose((samples < point).all(axis=1).mean(), probability, atol=0.015)
-    entropy = -(density * log_density).sum() * cell
-    np.testing.assert_allclose(-np.mean(log_probs), entropy, atol=0.03)
-
-
-def test_squashed_gaussian_far_from_0():
-    """Where tanh(u) is 1 in float32, log π and its gradient stay exact."""
-    u = np.array([[0.0, 3.0], [-8.0, 12.0], [30.0, -60.0]])
-    pi = squashed([-1.0, 2.0], [3.0, 10.0], [1.0, -1.0], [2.0, 1.5])
-    mean, log_std = np.array([1.0, -1.0]), np.array([2.0, 1.5])
-    log_derivative = -2 * (np.abs(u) + np.log1p(np.exp(-2 * np.abs(u))) - np.log(2))  # of 1 / cosh²
-    expected = (gaussian_log_densities(u, mean, log_std) - log_derivative).sum(axis=-1)
-    variable = tf.Variable(u, dtype=tf.float32)
-    with tf.GradientTape() as tape:
-        log_prob = pi.log_prob(variable)
-    np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
-    slope = (mean - u) / np.exp(2 * log_std) + 2 * np.tanh(u)
-    np.testing.assert_allclose(tape.gradient(log_prob, variable), slope, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(pi.mode(), 1.0 * pi.center + pi.half_range * np.tanh([mean]), rtol=1e-6)
-
-
-def test_gradients_reach_mean_and_log_std_through_the_sample():
-    """Those of the action and of log π equal differences of both with the same noise."""
-
-    def sample(parameters):
-        pi = SquashedGaussian(parameters[:, :2], parameters[:, 2:], CENTER, HALF_RANGE)
-        actions, log_probs = pi.sample(tf.random.Generator.from_seed(3))
-        return tf.reduce_sum(actions, axis=-1) + 3.0 * log_probs
-
-    parameters = tf.Variable([[0.2, -0.4, -0.3, 0.5]])
-    with tf.GradientTape() as tape:
-        result = sample(parameters)
-    gradient = tape.gradient(result, parameters).numpy()[0]
-    for k, step in enumerate(1e-2 * np.eye(4, dtype=np.float32)):
-        difference = (sample(parameters + step) - sample(parameters - step)).numpy()[0] / 2e-2
-        np.testing.assert_allclose(gradient[k], difference, rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("distribution", [Categorical, DiagonalGaussian])

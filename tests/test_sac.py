@@ -3,6 +3,7 @@
 import math
 
 from common.replay_buffer import Transitions
+import gymnasium as gym
 import keras
 import numpy as np
 import pytest
@@ -133,6 +134,87 @@ def test_updates_equal_numpy(temperature):
     np.testing.assert_allclose(agent.log_temperature, expected.log_temperature.weights[0][0], atol=1e-5)
 
 
+def agent_of_one_distribution(mean, log_std, low=(-1.0, -1.0), high=(1.0, 1.0)):
+    """An agent with the same μ and σ in every state."""
+    bounds = gym.spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+    agent = Agent(OBSERVATIONS, bounds, Config(hidden_sizes=()))
+    mean_kernel, mean_bias, std_kernel, std_bias = agent.policy.parameters
+    for variable, value in ((mean_kernel, 0), (mean_bias, mean), (std_kernel, 0), (std_bias, log_std)):
+        variable.assign(tf.zeros(variable.shape) + value)
+    return agent
+
+
+def squashed_log_density(u, mean, log_std):
+    """log π of the actions of u in float64, per half range: 1 − tanh² = 1 / cosh²."""
+    z = (u - mean) / np.exp(log_std)
+    log_cosh = np.abs(u) + np.log1p(np.exp(-2 * np.abs(u))) - np.log(2)
+    return (-0.5 * z**2 - np.array(log_std) - 0.5 * np.log(2 * np.pi) + 2 * log_cosh).sum(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mean", "log_std"),
+    [
+        ([-1.0, -1.0], [1.0, 1.0], [0.0, 0.3], [0.0, -1.0]),
+        ([-1.0, 2.0], [3.0, 10.0], [0.8, -0.5], [-0.5, 0.3]),
+        ([-0.1, -500.0], [0.0, 100.0], [-1.0, 0.2], [-1.5, 0.0]),
+    ],
+)
+def test_samples_have_the_density_that_is_stated(low, high, mean, log_std):
+    """It integrates to 1 over the bounds, and samples lie below a point as often as it says."""
+    shares = (np.arange(800) + 0.5) / 800  # of the way from low to high
+    x = np.stack(np.meshgrid(shares, shares, indexing="ij"), axis=-1).reshape(-1, 2)
+    probabilities = np.exp(squashed_log_density(np.arctanh(2 * x - 1), mean, log_std)) * (2 / 800) ** 2
+    np.testing.assert_allclose(probabilities.sum(), 1.0, atol=1e-3)
+
+    agent = agent_of_one_distribution(mean, log_std, low, high)
+    actions, log_probs = agent.sample(tf.zeros((20_000, 3)))
+    assert actions.shape == (20_000, 2) and log_probs.shape == (20_000,)
+    samples = (actions.numpy() - np.array(low)) / (np.array(high) - low)
+    assert abs(np.corrcoef(samples.T)[0, 1]) < 0.02
+    for point in ([0.2, 0.9], [0.5, 0.5], [0.9, 0.3]):
+        expected = probabilities[(x < point).all(axis=1)].sum()
+        np.testing.assert_allclose((samples < point).all(axis=1).mean(), expected, atol=0.015)
+    inside = (np.abs(2 * samples - 1) < 0.99).all(axis=1)  # near a bound, float32 does not give u back
+    u = np.arctanh(2 * samples[inside] - 1)
+    expected = squashed_log_density(u, mean, log_std)
+    np.testing.assert_allclose(log_probs.numpy()[inside], expected, atol=0.01)
+
+
+def test_density_and_gradient_are_exact_where_tanh_is_1_in_float32():
+    mean, log_std = np.array([30.0, -60.0]), np.array([2.0, 1.5])
+    agent = agent_of_one_distribution(mean, log_std)
+    with tf.GradientTape() as tape:
+        _, log_probs = agent.sample(tf.zeros((1, 3)))
+    noise = tf.random.Generator.from_seed(0).normal((1, 2)).numpy()
+    u = mean + np.exp(log_std) * noise
+    np.testing.assert_allclose(log_probs, squashed_log_density(u, mean, log_std), rtol=1e-5)
+    slopes = [2 * np.tanh(u[0]), 2 * np.tanh(u[0]) * np.exp(log_std) * noise[0] - 1]
+    gradients = tape.gradient(log_probs, [agent.policy.parameters[1], agent.policy.parameters[3]])
+    np.testing.assert_allclose(gradients, slopes, rtol=1e-4)
+
+
+def test_gradients_reach_mean_and_log_std_through_the_sample():
+    """Those of the action and of log π equal differences of both with the same noise."""
+    agent = agent_of_one_distribution([0.2, -0.4], [-0.3, 0.5], [-1.0, 2.0], [3.0, 10.0])
+    biases = [agent.policy.parameters[1], agent.policy.parameters[3]]
+
+    def sampled():
+        agent.update_rng.reset_from_seed(3)
+        actions, log_probs = agent.sample(tf.zeros((1, 3)))
+        return tf.reduce_sum(actions) + 3.0 * log_probs[0]
+
+    with tf.GradientTape() as tape:
+        result = sampled()
+    for bias, gradient in zip(biases, tape.gradient(result, biases)):
+        before = bias.numpy()
+        for k, step in enumerate(1e-2 * np.eye(2, dtype=np.float32)):
+            bias.assign(before + step)
+            above = sampled()
+            bias.assign(before - step)
+            np.testing.assert_allclose(gradient[k], (above - sampled()) / 2e-2, rtol=5e-3, atol=5e-3)
+            bias.assign(before)
+
+
 def test_everything_moves_at_every_update():
     agent = Agent(OBSERVATIONS, ACTIONS, Config(hidden_sizes=(16,)))
     for one, two in zip(agent.critic.get_weights()[::2], agent.critic_2.get_weights()[::2]):
@@ -162,7 +244,7 @@ def test_the_temperature_rises_where_the_entropy_is_below_its_target(excess):
     config = Config(hidden_sizes=(16,), temperature_learning_rate=0.01)
     agent = Agent(OBSERVATIONS, ACTIONS, config)
     batch = Transitions(*(field[0] for field in random_batches(1, 4096)))
-    _, log_probs = agent.policy(batch.observations).sample(tf.random.Generator.from_seed(1))
+    _, log_probs = agent.sample(batch.observations)
     assert agent.target_entropy == -2.0
     agent.target_entropy = -float(np.mean(log_probs)) - excess
     agent.learn_actor(batch)

@@ -1,6 +1,6 @@
 """Policies: their first actions, gradients, samples, and saved networks."""
 
-from common.distributions import SquashedGaussian
+from common.distributions import DiagonalGaussian
 from common.networks import mlp
 from common.stochastic_policies import (
     CategoricalPolicy,
@@ -131,13 +131,13 @@ def test_squashed_policy(hidden_sizes):
     policy = squashed_policy(hidden_sizes)
     assert len(policy.parameters) == 2 * len(hidden_sizes) + 4
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(policy(INPUTS).sample(tf.random.Generator.from_seed(0))[1])
+        total = tf.reduce_sum(policy(INPUTS).log_prob(tf.ones((5, 2))))
     for gradient in tape.gradient(total, policy.parameters):
         assert (gradient.numpy() != 0).any()
     pi = moved(policy)(INPUTS)
-    assert type(pi) is SquashedGaussian and pi.mean.shape == pi.log_std.shape == (5, 2)
-    np.testing.assert_array_equal([pi.center, pi.half_range], [CENTER, HALF_RANGE])
-    np.testing.assert_allclose(policy.network(INPUTS), pi.mode(), rtol=1e-5)
+    assert type(pi) is DiagonalGaussian and pi.mean.shape == pi.log_std.shape == (5, 2)
+    np.testing.assert_array_equal([policy.center, policy.half_range], [CENTER, HALF_RANGE])
+    np.testing.assert_allclose(policy.network(INPUTS), CENTER + HALF_RANGE * np.tanh(pi.mean), rtol=1e-5)
     for far, bound in ((-100.0, -20.0), (100.0, 2.0)):
         policy.parameters[-1].assign([far, far])
         np.testing.assert_array_equal(policy(INPUTS).log_std, np.full((5, 2), bound))
@@ -174,4 +174,5 @@ def test_the_greedy_network_of_a_squashed_policy_is_made_of_keras_layers_only(tm
     policy.network.save(tmp_path / "model.keras")
     saved = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(saved(INPUTS), policy.network(INPUTS))
-    np.testing.assert_allclose(saved(INPUTS), policy(INPUTS).mode(), rtol=1e-6)
+    actions = CENTER + HALF_RANGE * np.tanh(policy(INPUTS).mean)
+    np.testing.assert_allclose(saved(INPUTS), actions, rtol=1e-6)
