@@ -36,6 +36,7 @@ class EnvPool(gym.vector.VectorEnv):
     """
 
     def __init__(self, env_id: str, env: gym.Env, num_envs: int, *, terminal_on_life_loss: bool = False):
+        env_id = env_id.removeprefix("ale_py:")
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space

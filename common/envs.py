@@ -13,6 +13,7 @@ import traceback
 from typing import Any
 import warnings
 
+from common.bins import discretize
 from common.envpool import EnvPool
 from common.errors import UserError
 from common.options import RunConfig
@@ -22,7 +23,6 @@ from common.wrappers import (
     KeepEpisodeInfo,
     LifeLoss,
     as_image,
-    discretize,
     with_flat_float32_actions,
 )
 import gymnasium as gym
@@ -32,6 +32,7 @@ import numpy as np
 # Options of scripts that shape the environment, in training and evaluation alike
 VIEW_OPTIONS = ("network", "frame_stack", "bins", "repeat_action_probability")
 EXTRAS = "pip install -r requirements-extras.txt"
+OLD_GAMES = "use ALE/<game>-v5, with --repeat-action-probability 0 for the game without repeated actions"
 
 
 def make_env(
@@ -54,7 +55,7 @@ def make_env(
         render_mode: as for `gymnasium.make`.
         network: "cnn" keeps images as (height, width, channels), uint8.
         frame_stack: above 1, an observation is the last `frame_stack` ones along a new first axis.
-        bins: turns the observation into one index, for a table: see `common.wrappers.discretize`.
+        bins: turns the observation into one index, for a table: see `common.bins.discretize`.
         repeat_action_probability: chance that an ALE game ignores an action and repeats the one before;
             None keeps the game's own, 0.25 in version 5.
 
@@ -190,6 +191,7 @@ def has_time_limit(env: gym.Env) -> bool:
 def _make(
     env_id: str, render_mode: str | None, atari: bool, repeat_action_probability: float | None
 ) -> gym.Env:
+    env_id = env_id.removeprefix("ale_py:")
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}  # not every one knows it
     if repeat_action_probability is not None:
         if not env_id.startswith("ALE/"):
@@ -211,7 +213,6 @@ def _make(
             if env_id.startswith("ALE/") and atari:
                 env = gym.wrappers.AtariPreprocessing(env, grayscale_newaxis=True)
         _show_once([str(warning.message) for warning in caught])
-        return env
     except (gym.error.DependencyNotInstalled, ImportError) as error:
         module, advice = env_id.rpartition(":")[0], EXTRAS
         if module and isinstance(error, ImportError):
@@ -223,7 +224,12 @@ def _make(
         needs_extras = "box2d" in str(error).lower() or env_id.startswith(("ALE/", "MinAtar/"))
         own = ":" in env_id and not isinstance(error, gym.error.Error)
         advice = _place(error) if own else EXTRAS if needs_extras else ""
-        raise _cannot_create(env_id, error, advice) from error
+        raise _cannot_create(env_id, error, OLD_GAMES if "NoFrameskip" in env_id else advice) from error
+    if str(env.spec.entry_point).startswith("ale_py") and not env_id.startswith(
+        "ALE/"
+    ):  # it would have no preprocessing
+        raise UserError(f"{env_id} is an old name of an ALE game: {OLD_GAMES}")
+    return env
 
 
 _SHOWN: set[str] = set()

@@ -46,7 +46,7 @@ def play_episodes(
     if record:
         with make_video_env(config, folder / "videos") as env:
             returns[0] = _play(network, [env], seeds[:1])[0]
-        print(f"video: {next((folder / 'videos').glob('*.mp4'), None)}", flush=True)
+        print(f"video: {next((folder / 'videos').glob(f'{_video_name(config)}-*.mp4'), None)}", flush=True)
     render_mode, at_once = ("human", 1) if config.render else (None, min(EPISODES_AT_ONCE, max(1, episodes)))
     envs = [make_env(config.env_id, render_mode=render_mode, **view) for _ in range(at_once)]
     for k in range(int(record), episodes, at_once):
@@ -100,10 +100,15 @@ def make_video_env(config: RunConfig, folder: Path | str) -> gym.Env:
             env = make_env(config.env_id, render_mode="rgb_array", **view_options(config))
             env.reset(seed=0)
             env.render()
-            return gym.wrappers.RecordVideo(env, str(folder), lambda k: k == 0, disable_logger=True)
+            options = {"name_prefix": _video_name(config), "disable_logger": True}
+            return gym.wrappers.RecordVideo(env, str(folder), lambda k: k == 0, **options)
     except Exception as error:  # a renderer whose packages are missing can raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"--capture-video cannot record {config.env_id}: {reason}") from error
+
+
+def _video_name(config: RunConfig) -> str:
+    return "best_model" if Path(config.evaluate or "").stem == "best_model" else "model"
 
 
 def check_video(config: RunConfig) -> None:

@@ -56,7 +56,7 @@ class RunConfig:
     checkpoint_frequency: NonNegativeInt = 10_000
     """Environment steps per checkpoint, or more if saving is slow; 0 saves one at the end only."""
     resume: str | None = None
-    """Run folder to continue from its last checkpoint, with its options unless others are given."""
+    """Run folder to continue from its last checkpoint; options that are not given are those of the run."""
     evaluate: str | None = None
     """Run folder or saved model to evaluate, without training."""
     eager: bool = False
@@ -65,7 +65,13 @@ class RunConfig:
     @property
     def algorithm(self) -> str:
         """Name of the script that defines this config, such as "dqn"."""
-        return Path(inspect.getfile(type(self))).stem
+        return Path(self.script).stem
+
+    @property
+    def script(self) -> str:
+        """Path of this script, relative to the current folder if it is below it."""
+        path, here = Path(inspect.getfile(type(self))).resolve(), Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def validate(config: RunConfig) -> None:

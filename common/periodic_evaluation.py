@@ -96,13 +96,16 @@ def read_best(path: Path) -> dict[str, Any]:
 
 
 def check_evaluations(config: RunConfig) -> None:
-    """Check that evaluations during training have episodes to play.
+    """Check that what should be evaluated can be.
 
     Raises:
-        UserError: if they have none.
+        UserError: if evaluations have no episodes to play, or if a saved model should be evaluated.
     """
-    if config.eval_frequency and not config.eval_episodes:
-        raise UserError(
-            "--eval-frequency evaluates with --eval-episodes episodes, and that is 0:"
-            " give at least 1, or no --eval-frequency"
-        )
+    if config.evaluate:
+        raise UserError("evaluate is for the command line: train does not evaluate a saved model")
+    for name in ("eval_frequency", "capture_video", "render"):
+        if getattr(config, name) and not config.eval_episodes:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{option} needs episodes to play, and --eval-episodes is 0: give at least 1, or no {option}"
+            )

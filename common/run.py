@@ -291,7 +291,7 @@ class Run:
         if self.stop_signal.number:
             raise Stopped(
                 f"stopped at step {self.global_step:,}; continue with"
-                f" python {self.config.algorithm}/{self.config.algorithm}.py --resume {self.folder}",
+                f" python {self.config.script} --resume {self.folder}",
                 self.stop_signal.number,
             )
         if len(returns):

@@ -32,3 +32,12 @@ def unchanged_generators() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def generators_seeded_with(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python and NumPy for this block, and restore them after it."""
+    with unchanged_generators():
+        random.seed(seed)
+        np.random.seed(seed)
+        yield

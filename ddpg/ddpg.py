@@ -53,7 +53,7 @@ class Config(RunConfig):
     buffer_size: PositiveInt = 200_000
     """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: the entire history)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (both papers: 0.99)."""
+    """Discount factor γ (DDPG and TD3: 0.99)."""
     tau: Fraction = 0.005
     """Target update rate τ (DDPG: 0.001; TD3: 0.005)."""
     batch_size: PositiveInt = 256
@@ -65,11 +65,11 @@ class Config(RunConfig):
     learning_starts: NonNegativeInt = 1_000
     """Steps of uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
-    """Environment steps, over all environments, between calls of the update (both papers: 1)."""
+    """Environment steps, over all environments, between calls of the update (DDPG and TD3: 1)."""
     gradient_steps: PositiveInt = 50
-    """Gradient steps in one call of the update (both papers: 1)."""
+    """Gradient steps in one call of the update (DDPG and TD3: 1)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of each network (both papers: 400, 300)."""
+    """Units of the hidden layers of each network (DDPG and TD3: 400, 300)."""
 
 
 class Agent(tf.Module):

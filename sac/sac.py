@@ -63,17 +63,17 @@ class Config(RunConfig):
     buffer_size: PositiveInt = 200_000
     """Capacity of the replay buffer, in transitions (TD3: the entire history; SAC: 1,000,000)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (both papers: 0.99)."""
+    """Discount factor γ (TD3 and SAC: 0.99)."""
     tau: Fraction = 0.005
-    """Target update rate τ (both papers: 0.005)."""
+    """Target update rate τ (TD3 and SAC: 0.005)."""
     batch_size: PositiveInt = 256
     """Transitions in a minibatch (TD3: 100; SAC: 256)."""
     learning_starts: NonNegativeInt = 1_000
     """Steps of uniformly random actions before the first update (TD3 and SAC's code: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
-    """Environment steps, over all environments, between calls of the update (both papers: 1)."""
+    """Environment steps, over all environments, between calls of the update (TD3 and SAC: 1)."""
     gradient_steps: PositiveInt = 50
-    """Gradient steps in one call of the update (both papers: 1)."""
+    """Gradient steps in one call of the update (TD3 and SAC: 1)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of the hidden layers of each network (TD3: 400, 300; SAC: 256, 256)."""
 

@@ -53,7 +53,7 @@ class Config(RunConfig):
     buffer_size: PositiveInt = 200_000
     """Capacity of the replay buffer, in transitions (DDPG: 1,000,000; TD3: the entire history)."""
     gamma: Fraction = 0.99
-    """Discount factor γ (both papers: 0.99)."""
+    """Discount factor γ (DDPG and TD3: 0.99)."""
     tau: Fraction = 0.005
     """Target update rate τ (DDPG: 0.001; TD3: 0.005)."""
     batch_size: PositiveInt = 256
@@ -65,9 +65,9 @@ class Config(RunConfig):
     learning_starts: NonNegativeInt = 1_000
     """Steps of uniformly random actions before the first update (DDPG: 0; TD3: 1,000 or 10,000)."""
     train_frequency: PositiveInt = 50
-    """Environment steps, over all environments, between calls of the update (both papers: 1)."""
+    """Environment steps, over all environments, between calls of the update (DDPG and TD3: 1)."""
     gradient_steps: PositiveInt = 50
-    """Gradient steps in one call of the update (both papers: 1)."""
+    """Gradient steps in one call of the update (DDPG and TD3: 1)."""
     policy_frequency: PositiveInt = 2
     """Updates d of the critics per update of the actor and the target networks (paper: 2)."""
     target_noise: NonNegative = 0.2
@@ -75,7 +75,7 @@ class Config(RunConfig):
     target_noise_clip: NonNegative = 0.5
     """Bound c of that noise, in half ranges of the action (paper: 0.5)."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of the hidden layers of each network (both papers: 400, 300)."""
+    """Units of the hidden layers of each network (DDPG and TD3: 400, 300)."""
 
 
 class Agent(tf.Module):

@@ -280,6 +280,16 @@ def test_pong_is_preprocessed():
     np.testing.assert_array_equal(next_observations[:, :-1], observations[:, 1:])
 
 
+def test_names_of_a_game_other_than_its_own_are_understood_or_refused():
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    assert make_env("ale_py:ALE/Pong-v5", network="cnn").observation_space.shape == (84, 84, 1)
+    for old in ("ale_py:PongNoFrameskip-v4", "PongNoFrameskip-v4", "ale_py:Pong-v0"):
+        with pytest.raises(UserError, match="use ALE/<game>-v5, with --repeat-action-probability 0") as error:
+            make_env(old, network="cnn")
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("chance", [None, 0.0, 0.1])
 def test_sticky_actions_are_those_of_the_game_unless_chosen(chance):
     """In training, in evaluation and in EnvPool."""

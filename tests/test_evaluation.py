@@ -172,7 +172,12 @@ def test_a_video_of_a_saved_model_is_next_to_it_and_changes_no_return(command, s
     folder = shutil.copytree(folder, tmp_path / "copy")
     played = command("q_learning", "--evaluate", folder, "--capture-video", env={"SDL_VIDEODRIVER": "dummy"})
     assert played.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1], played.stderr
-    assert len(list(folder.glob("videos/*.mp4"))) == 1
+    shutil.copy(folder / "model.npz", folder / "best_model.npz")
+    best = ("--evaluate", folder / "best_model.npz", "--capture-video", "--eval-episodes", 1)
+    played = command("q_learning", *best, env={"SDL_VIDEODRIVER": "dummy"})
+    names = ["best_model-episode-0.mp4", "model-episode-0.mp4"]  # beside the other
+    assert sorted(path.name for path in folder.glob("videos/*")) == names
+    assert f"videos/{names[0]}" in played.stdout
 
 
 def test_an_environment_without_pictures_is_an_error_before_training(command, tmp_path):

@@ -7,7 +7,7 @@ from common.errors import UserError
 from common.options import RunConfig, validate
 import pytest
 
-from tests.conftest import BOX_ACTIONS, DQN_FAMILY
+from tests.conftest import BOX_ACTIONS, DQN_FAMILY, ROOT
 
 
 def test_the_defaults_are_valid(script, module):
@@ -91,3 +91,15 @@ def test_wrong_options_stop_a_run_before_it_creates_anything(script, options, wo
 
 def test_the_algorithm_is_the_name_of_the_script(script, module):
     assert module(script).Config().algorithm == script
+
+
+def test_the_path_of_a_script_is_relative_to_a_folder_above_it(module, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    assert module("dqn").Config().script == "dqn/dqn.py" and module("dqn").Config().algorithm == "dqn"
+    monkeypatch.chdir(tmp_path)
+    assert module("dqn").Config().script == str(ROOT / "dqn" / "dqn.py")
+
+
+def test_a_saved_model_is_evaluated_on_the_command_line_only(module):
+    with pytest.raises(UserError, match="evaluate is for the command line"):
+        module("q_learning").train(module("q_learning").Config(evaluate="policies/q_learning"))

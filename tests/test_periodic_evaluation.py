@@ -220,8 +220,9 @@ def test_the_best_model_is_listed_and_plays(script, command, only_run):
 
 
 def test_evaluations_without_episodes_are_an_error_of_one_line(command, tmp_path):
-    line = error_line(command("q_learning", "--eval-frequency", 1000, "--eval-episodes", 0))
-    assert "--eval-episodes" in line and "give at least 1" in line
+    for option in (("--eval-frequency", 1000), ("--capture-video",)):
+        line = error_line(command("q_learning", *option, "--eval-episodes", 0))
+        assert f"{option[0]} needs episodes" in line and "give at least 1" in line
     assert error_line(command("q_learning", "--eval-frequency", -5)).startswith(
         "error: --eval-frequency is -5"
     )

@@ -1,7 +1,7 @@
 """Q-learning against its equation, in environments whose values are known, and without TensorFlow."""
 
+from common.bins import random_range
 from common.errors import UserError
-from common.wrappers import random_range
 import gymnasium as gym
 import numpy as np
 import pytest

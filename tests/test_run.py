@@ -128,7 +128,7 @@ def test_a_signal_leaves_a_model_that_plays_and_a_run_that_resumes(name, number,
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in errors
     (folder,) = (tmp_path / "runs").iterdir()
-    advice = f"continue with python {name}/{name}.py --resume {folder.relative_to(tmp_path)}"
+    advice = f"continue with python {ROOT / name / name}.py --resume {folder.relative_to(tmp_path)}"
     assert errors.splitlines()[-1].startswith("interrupted: ") and errors.splitlines()[-1].endswith(advice)
     last_step = int(rows(folder)[-1]["global_step"])
     assert [int(path.name) for path in (folder / "checkpoints").iterdir()] == [last_step]

@@ -1,8 +1,9 @@
 """Wrappers: finite values, lives, bins, images, and hidden numbers."""
 
+from common.bins import Bins, discretize, random_range
 from common.envs import finished_episodes, make_env, make_envs, true_next_observations
 from common.errors import UserError
-from common.wrappers import Bins, KeepEpisodeInfo, as_image, discretize, random_range
+from common.wrappers import KeepEpisodeInfo, as_image
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -243,6 +244,17 @@ def test_too_many_cells_are_an_error_of_one_line(env_id):
     assert "\n" not in str(error.value)
 
 
+def test_the_measured_range_is_the_same_in_every_process():
+    """Also of an environment that draws from the global generators, which stay as they are."""
+    env_id = "tests.environments:Global-v0"
+    np.random.seed(1)
+    expected = np.random.get_state()[1].copy(), random_range(env_id)
+    random_range.cache_clear()
+    assert (np.random.get_state()[1] == expected[0]).all()
+    np.random.seed(2)
+    assert random_range(env_id) == expected[1]
+
+
 # Images
 
 
@@ -255,6 +267,16 @@ def test_images_get_a_channel_axis_and_pixels_up_to_255(dtype):
     observation, *_ = env.step(0)
     assert env.observation_space.contains(observation)
     np.testing.assert_array_equal(observation, np.full((4, 3, 1), 1 if dtype == np.uint8 else 255))
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 64, 48)])
+def test_images_with_their_channels_first_are_an_error_of_one_line(shape):
+    env = Counter(observation_space=gym.spaces.Box(0, 255, shape, np.uint8))
+    env.spec = gym.spec("CartPole-v1")
+    with pytest.raises(UserError, match=r"look like \(channels, height, width\).*--frame-stack"):
+        as_image(env)
+    env.observation_space = gym.spaces.Box(0, 255, shape[::-1], np.uint8)
+    assert as_image(env) is env
 
 
 def test_velocities_are_hidden():
