@@ -301,7 +301,7 @@ def test_sticky_actions_are_those_of_the_game_unless_chosen(chance):
     for env in training, make_env(config.env_id, **view_options(config)):
         assert env.unwrapped.ale.getFloat("repeat_action_probability") == expected
     pytest.importorskip("envpool")
-    config.executor = "envpool"
+    config.executor, config.env_id = "envpool", "ale_py:ALE/Pong-v5"
     assert make_envs(config, gym.spaces.Discrete).unwrapped.options["repeat_action_probability"] == expected
 
 
