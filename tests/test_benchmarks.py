@@ -153,6 +153,8 @@ def test_a_run_without_a_row_is_continued(short_run, monkeypatch, tmp_path):
     (row,) = records.read_csv(tmp_path / "learning" / task.file)
     assert row["command"].endswith(f"--eval-episodes 3  # continued at step {before['global_step']}")
     assert 1000 < float(row["whole_seconds"]) < 1100
+    returns = json.loads((folder / "evaluation.json").read_text())["returns"]
+    assert float(row["evaluation_mean"]) == round(np.mean(returns), 3)
     assert learning.plan(chosen) == []
     metrics = (folder / "metrics.csv").read_bytes()
     (tmp_path / "learning" / task.file).unlink()  # as if learning.py had been killed before it wrote the row
@@ -362,17 +364,19 @@ def script_below(pid):
     return wait_for(find)
 
 
-def test_learning_that_is_terminated_ends_its_scripts_after_they_have_saved(tmp_path):
+@pytest.mark.parametrize("by_terminal", [False, True])
+def test_learning_that_is_ended_ends_its_scripts_after_they_have_saved(by_terminal, tmp_path):
+    """A terminal sends Ctrl-C to all processes of its command."""
     command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
     command += ["--extra=--total-timesteps 100000000 --checkpoint-frequency 0", "--seeds", "0"]
     command += ["--results", tmp_path, "--runs-dir", tmp_path / "runs"]
-    learner = subprocess.Popen(command, env=job.environment(0), cwd=ROOT)
+    learner = subprocess.Popen(command, env=job.environment(0), cwd=ROOT, start_new_session=True)
     try:
         script = script_below(learner.pid)
         wait_for(lambda: any((tmp_path / "runs").glob("*/metrics.csv")))
-    finally:
-        learner.terminate()  # which ends its script, also if none was found
-    assert learner.wait(timeout=60) == 128 + signal.SIGTERM
+    finally:  # which ends its script, also if none was found
+        os.killpg(learner.pid, signal.SIGINT) if by_terminal else learner.terminate()
+    assert learner.wait(timeout=60) == (1 if by_terminal else 128 + signal.SIGTERM)
     assert not script.is_running()
     assert len(list((tmp_path / "runs").glob("*/checkpoints/*/run.json"))) == 1
 
@@ -519,6 +523,9 @@ def test_speeds_by_number_of_environments_are_those_of_the_settings(monkeypatch,
     assert "--num-envs 8 --total-timesteps 8000 " in eight["command"]
     title, _, line, *_ = speed_tables.num_envs_table(tmp_path).splitlines()
     assert title.endswith("| 4 | 8 |") and line.startswith("| Q-learning, CartPole-v1 |")
+    key = ("num_envs", "threads")
+    records.replace_rows(tmp_path / "num_envs.csv", [four | {"threads": "1", "steps_per_second": "3"}], key)
+    assert "| Q-learning, CartPole-v1, 1 thread(s) | 3 |" in speed_tables.num_envs_table(tmp_path)
     monkeypatch.setattr(speed_tables, "PAIRS", [dataclasses.replace(pair, ours={"bins": [5]})])
     assert speed_tables.num_envs_table(tmp_path) == "No results yet."
 
