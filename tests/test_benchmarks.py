@@ -368,7 +368,9 @@ def script_below(pid):
 def test_learning_that_is_ended_ends_its_scripts_after_they_have_saved(by_terminal, tmp_path):
     """A terminal sends Ctrl-C to all processes of its command."""
     command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
-    command += ["--extra=--total-timesteps 100000000 --checkpoint-frequency 0", "--seeds", "0"]
+    large = "--hidden-sizes 2048 2048 --gradient-steps 1"  # so that saving takes longer than a second signal
+    extra = f"--extra=--total-timesteps 100000000 --checkpoint-frequency 0 {large}"
+    command += [extra, "--seeds", "0"]
     command += ["--results", tmp_path, "--runs-dir", tmp_path / "runs"]
     learner = subprocess.Popen(command, env=job.environment(0), cwd=ROOT, start_new_session=True)
     try:
