@@ -757,6 +757,14 @@ def test_a_run_that_ends_at_half_of_the_steps_shows_its_final_return(monkeypatch
     assert "| MinAtar/Breakout-v1 | DQN | 500,000 | 1 | 3000.0 | 60.0 |" in games and "Ant" not in games
 
 
+def test_the_runs_of_a_task_are_its_seeds(monkeypatch, tmp_path):
+    monkeypatch.setattr(options, "is_current", lambda *row: True)
+    task = settings.Task("ppo", "CartPole-v1", seeds=2)
+    rows = [{"seed": seed, "evaluation_mean": 500.0} for seed in (0, 1, 2, 1000)]
+    records.replace_rows(tmp_path / "learning" / task.file, rows, ("seed",))
+    assert list(cells.runs(task, tmp_path)["seed"]) == [0, 1]
+
+
 def test_a_task_without_a_threshold_shows_its_number_of_seeds():
     frame = pd.DataFrame({"evaluation_mean": [475.0, 470.0]})
     assert cells.solved(frame, "CartPole-v1") == "1 of 2"
