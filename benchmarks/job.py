@@ -67,7 +67,7 @@ def run_script(
         with open(Path(scratch) / "stderr", "w+", errors="replace") as errors:
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
             started = time.perf_counter()
-            # a session of its own: Ctrl-C in the terminal reaches it through this program, once
+            # a session of its own: Ctrl-C in the terminal reaches it through this program, once (Ctrl-Z: not)
             process = subprocess.Popen(command, env=environment(threads), start_new_session=True, **streams)
             timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
             timer.daemon = True
@@ -106,11 +106,20 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def exit_when_told() -> None:
-    """Let SIGTERM, and the end of the terminal, raise SystemExit in the main thread: clean-up code runs."""
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # Windows has no SIGHUP
-        number = getattr(signal, name)
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
-            signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
+    """Let the first SIGTERM, or the end of the terminal, raise SystemExit in the main thread.
+
+    The clean-up code then runs, and later ones are ignored. What is ignored already, as with nohup, stays so.
+    """
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def stop(number: int, frame: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in signals:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def terminate_children(told: set[psutil.Process], *, recursive: bool = False) -> None:
@@ -120,6 +129,6 @@ def terminate_children(told: set[psutil.Process], *, recursive: bool = False) ->
     second one. `recursive` also terminates what the children have started.
     """
     for process in set(psutil.Process().children(recursive)) - told:
-        told.add(process)
         with suppress(psutil.NoSuchProcess):
             process.terminate()
+        told.add(process)

@@ -54,7 +54,7 @@ class Options:
     retries: int = 3
     """Restarts of a run whose Ray worker was lost."""
     runs_dir: str | None = None
-    """Folder that keeps the run folders (default: they are deleted); runs that were cut off are continued."""
+    """Folder that keeps the run folders (default: they are deleted); its runs without a row are continued."""
     results: Path = records.RESULTS
     """Folder of learning/, curves/ and evaluations/."""
 
@@ -80,8 +80,8 @@ class Job:
 def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     """Run a script; return its results row, its thinned learning curve and its evaluations during training.
 
-    A run of the job that was cut off is continued. RuntimeError if the script fails, for example because that
-    run goes on in another process.
+    An earlier run of the job is continued; one that had ended only plays its evaluation again. RuntimeError
+    if the script fails, for example because that run goes on in another process.
     """
     limits = {"threads": chosen.threads, "timeout": chosen.timeout, "runs_dir": chosen.runs_dir}
     resumes = chosen.runs_dir and not chosen.repeat
@@ -90,7 +90,9 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     resume = f" --resume {shlex.quote(str(folder))}" if folder else ""
     outcome = job.run_script(work.task.script, work.arguments + resume, **limits).check()
     if before:
-        outcome.command = outcome.command.replace(resume, f"  # continued at step {before['global_step']}")
+        cut_off = before["global_step"] < outcome.options["total_timesteps"]
+        comment = f"  # continued at step {before['global_step']}" if cut_off else ""
+        outcome.command = outcome.command.replace(resume, comment)
         outcome.whole_seconds += before["seconds"]
     if outcome.evaluation is None:
         raise RuntimeError(f"{outcome.command}: the run has no evaluation: set --eval-episodes above 0")
@@ -115,13 +117,10 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
 
 
 def earlier(work: Job, runs_dir: Path) -> Path | None:
-    """Return the folder of a run of this job that has a checkpoint, if there is one.
-
-    A run that ended, but has no row, only plays its evaluation again.
-    """
+    """Return the folder of the newest run of this job that has a checkpoint, if there is one."""
     today = options.resolved(work.task.script, work.arguments)
     frequency = options.eval_frequency(work.task.script, work.arguments)
-    for folder in sorted(runs_dir.glob(f"*__{work.task.script}__{work.seed}__*")):
+    for folder in sorted(runs_dir.glob(f"*__{work.task.script}__{work.seed}__*"), reverse=True):
         if last_checkpoint(folder / "checkpoints"):
             recorded = load_config(folder)
             if options.of_learning(recorded) == today and recorded["eval_frequency"] == frequency:
@@ -190,7 +189,7 @@ def main(chosen: Options) -> int:
     failed = []
     with (
         workers.fan_out(chosen.workers, chosen.ray, chosen.retries) as run_all,
-        closing(run_all(partial(run_job, chosen=chosen), jobs)) as results,
+        closing(run_all(partial(run_job, chosen=chosen), jobs, saves=bool(chosen.runs_dir))) as results,
     ):
         for number, (work, result) in enumerate(results, 1):
             try:

@@ -60,7 +60,10 @@ def matches(recorded: str, options: dict[str, Any], defaults: dict[str, Any] | N
 
     All options that both sides know must agree. Options removed since the run are ignored. Those added since
     must be off (None, False, or 0), or have the value in `defaults`; without `defaults`, they are ignored.
+    A row without options agrees with none.
     """
+    if not isinstance(recorded, str) or not recorded:  # NaN for an empty cell
+        return False
     recorded = _from_json(recorded)
     if "async_envs" in recorded:  # of runs before --executor
         recorded["executor"] = "async" if recorded.pop("async_envs") else "sync"
@@ -77,7 +80,7 @@ def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> 
     """
     given = {name: None if value == "none" else value for name, value in task.options.items()}
     today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
-    return matches(row["options"], of_learning(today), defaults)
+    return matches(row.get("options", ""), of_learning(today), defaults)
 
 
 def _from_json(text: str) -> Any:

@@ -14,7 +14,6 @@ discounted return of the episodes; `overestimation` is their difference. They ar
 of benchmarks/results/overestimation_<last script>.csv, next to its figure.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 import importlib
 from pathlib import Path
@@ -86,8 +85,8 @@ def measure(run: Run, episodes: int = EPISODES) -> dict[str, float]:
     return means | {"overestimation": means["stated"] - means["realized"]}
 
 
-def train(options: Options) -> Iterator[list[dict[str, Any]]]:
-    """Train each script with each seed; yield the measurements so far after each run."""
+def train(options: Options) -> list[dict[str, Any]]:
+    """Train each script with each seed and return the measurements."""
     rows: list[dict[str, Any]] = []
 
     class MeasuringRun(Run):
@@ -121,7 +120,7 @@ def train(options: Options) -> Iterator[list[dict[str, Any]]]:
                 shared["initial_value"] = options.initial_value
             with TemporaryDirectory() as scratch:
                 module.train(replace(config, **shared, runs_dir=scratch))
-            yield rows
+    return rows
 
 
 def draw(frame: pd.DataFrame, path: Path) -> None:
@@ -158,8 +157,7 @@ def main(options: Options) -> None:
     if options.plot_only and not table.exists():
         raise UserError(f"there is no {table}: measure first, without --plot-only")
     if not options.plot_only:
-        for rows in train(options):
-            records.write_csv(table, rows)
+        records.write_csv(table, train(options))
     frame = pd.read_csv(table)
     draw(frame, table.with_suffix(".png"))
     late = frame[frame["global_step"] > frame["global_step"].max() / 2]

@@ -1,6 +1,6 @@
-"""Tables of speed: compared with other libraries, by number of environments, time to solve a task.
+"""Tables of speed: compared with libraries, by number of environments, of updates, seconds to solve a task.
 
-Rows made with options other than today's are left out.
+Rows made with options other than today's are left out, except those of the update.
 """
 
 from pathlib import Path

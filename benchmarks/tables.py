@@ -8,7 +8,7 @@ import pandas as pd
 from benchmarks import records
 from benchmarks.cells import default_task, label, markdown, middle, named, origin, read, runs, solved
 from benchmarks.intervals import interquartile_mean, interval, with_interval
-from benchmarks.settings import COLLECTION, SCRIPTS, TASKS, Task
+from benchmarks.settings import COLLECTION, PAIRS, SCRIPTS, TASKS, Task
 from benchmarks.speed_tables import (
     arithmetic_table,
     num_envs_table,
@@ -32,10 +32,11 @@ def summary_table(results: Path, script: str = "") -> str:
             continue
         used.append(frame)
         speeds = {}
-        if not pairs.empty:
-            first = pairs[(pairs["script"] == name) & (pairs["threads"] == "default")]
-            for pair in first.drop_duplicates("peer").itertuples():  # the first environment of speed.toml
-                speeds[pair.peer] = f"{pair.median:.1f} ({pair.min:.1f}–{pair.max:.1f})"
+        if (first := next((pair for pair in PAIRS if pair.script == name), None)) and not pairs.empty:
+            how = (first.script, first.env_id, first.num_envs, first.executor, "default")
+            for pair in pairs.itertuples():
+                if (pair.script, pair.env_id, pair.num_envs, pair.executor, pair.threads) == how:
+                    speeds[pair.peer] = f"{pair.median:.1f} ({pair.min:.1f}–{pair.max:.1f})"
         rows.append(
             {
                 "script": f"[{about.name}]({name}/README.md)",

@@ -36,12 +36,12 @@ def fan_out(workers: int, ray: tuple[str, ...] | None, retries: int) -> Iterator
 
 
 def on_this_machine(
-    run: Callable, jobs: list, workers: int, watch: Callable[[], None] = nothing
+    run: Callable, jobs: list, workers: int, watch: Callable[[], None] = nothing, saves: bool = False
 ) -> Iterator[tuple[Any, Callable]]:
     """Call `run(job)` for several jobs at a time; yield each as it finishes, with a function for its result.
 
     `watch` is called every second while jobs are running. If it raises an exception, or if this generator is
-    closed or interrupted, the running scripts are ended first.
+    closed or interrupted, the running scripts are ended first; with `saves`, after they have saved.
     """
     with ThreadPoolExecutor(workers) as pool:  # threads suffice: each run is a process
         futures = {pool.submit(run, work): work for work in jobs}
@@ -58,7 +58,7 @@ def on_this_machine(
             told: set = set()
             while not all(future.done() for future in futures):  # a script may still be starting
                 try:
-                    job.terminate_children(told)
+                    job.terminate_children(told if saves else set())
                     time.sleep(0.1)
                 except KeyboardInterrupt:  # a second one: do not wait until they have saved
                     told.clear()
@@ -66,7 +66,7 @@ def on_this_machine(
 
 
 def on_ray(
-    run: Callable, jobs: list, retries: int, watch: Callable[[], None] = nothing
+    run: Callable, jobs: list, retries: int, watch: Callable[[], None] = nothing, saves: bool = False
 ) -> Iterator[tuple[Any, Callable]]:
     """Do the same with a Ray task of one CPU for each job."""
     import ray
@@ -78,7 +78,7 @@ def on_ray(
                 raise InterruptedError("the run was ended")
 
         watch_driver()
-        ((_, result),) = on_this_machine(run, [work], 1, watch_driver)
+        ((_, result),) = on_this_machine(run, [work], 1, watch_driver, saves)
         return result()
 
     # a flag, because ray.cancel leaves some scripts running; it may have to move to another machine

@@ -91,9 +91,9 @@ def random_range(env_id: str, steps: int = 2_000) -> tuple[tuple[float, ...], tu
 
     The final observations of episodes do not count: no action is chosen there.
     """
-    env = gym.wrappers.FlattenObservation(gym.make(env_id, disable_env_checker=True))
-    env.action_space.seed(0)
     with generators_seeded_with(0):  # in training and evaluation alike, if the environment draws from them
+        env = gym.wrappers.FlattenObservation(gym.make(env_id, disable_env_checker=True))
+        env.action_space.seed(0)
         observations = [env.reset(seed=0)[0]]
         for _ in range(steps):
             observation, _, terminated, truncated, _ = env.step(env.action_space.sample())

@@ -32,7 +32,7 @@ import numpy as np
 # Options of scripts that shape the environment, in training and evaluation alike
 VIEW_OPTIONS = ("network", "frame_stack", "bins", "repeat_action_probability")
 EXTRAS = "pip install -r requirements-extras.txt"
-OLD_GAMES = "use ALE/<game>-v5, with --repeat-action-probability 0 for the game without repeated actions"
+OLD_GAMES = "for an ALE game, use ALE/<game>-v5; --repeat-action-probability 0 never repeats an action"
 
 
 def make_env(
@@ -191,6 +191,7 @@ def has_time_limit(env: gym.Env) -> bool:
 def _make(
     env_id: str, render_mode: str | None, atari: bool, repeat_action_probability: float | None
 ) -> gym.Env:
+    is_game = env_id.startswith(("ALE/", "ale_py:"))
     env_id = env_id.removeprefix("ale_py:")
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}  # not every one knows it
     if repeat_action_probability is not None:
@@ -200,7 +201,7 @@ def _make(
     try:
         with warnings.catch_warnings(record=True) as caught, without_noise():
             warnings.simplefilter("always")
-            if env_id.startswith("ALE/"):
+            if is_game:
                 gym.register_envs(importlib.import_module("ale_py"))
                 options |= {"frameskip": 1} if atari else {}  # the preprocessing skips frames itself
             if env_id.startswith("MinAtar/") and env_id not in gym.registry:
@@ -223,12 +224,11 @@ def _make(
     except (gym.error.Error, ValueError, TypeError) as error:
         needs_extras = "box2d" in str(error).lower() or env_id.startswith(("ALE/", "MinAtar/"))
         own = ":" in env_id and not isinstance(error, gym.error.Error)
-        advice = _place(error) if own else EXTRAS if needs_extras else ""
-        raise _cannot_create(env_id, error, OLD_GAMES if "NoFrameskip" in env_id else advice) from error
-    if str(env.spec.entry_point).startswith("ale_py") and not env_id.startswith(
-        "ALE/"
-    ):  # it would have no preprocessing
-        raise UserError(f"{env_id} is an old name of an ALE game: {OLD_GAMES}")
+        old = "NoFrameskip" in env_id or (is_game and not env_id.startswith("ALE/"))
+        advice = OLD_GAMES if old else _place(error) if own else EXTRAS if needs_extras else ""
+        raise _cannot_create(env_id, error, advice) from error
+    if str(env.spec.entry_point).startswith("ale_py") and not env_id.startswith("ALE/"):
+        raise UserError(f"{env_id} would be played without preprocessing: {OLD_GAMES}")
     return env
 
 

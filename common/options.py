@@ -65,7 +65,7 @@ class RunConfig:
     @property
     def algorithm(self) -> str:
         """Name of the script that defines this config, such as "dqn"."""
-        return Path(self.script).stem
+        return Path(inspect.getfile(type(self))).stem
 
     @property
     def script(self) -> str:

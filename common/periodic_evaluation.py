@@ -96,7 +96,7 @@ def read_best(path: Path) -> dict[str, Any]:
 
 
 def check_evaluations(config: RunConfig) -> None:
-    """Check that what should be evaluated can be.
+    """Check the options of evaluations.
 
     Raises:
         UserError: if evaluations have no episodes to play, or if a saved model should be evaluated.

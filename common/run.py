@@ -18,6 +18,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+import shlex
 import sys
 import time
 from typing import Any
@@ -290,8 +291,8 @@ class Run:
             self.logger.close()
         if self.stop_signal.number:
             raise Stopped(
-                f"stopped at step {self.global_step:,}; continue with"
-                f" python {self.config.script} --resume {self.folder}",
+                f"stopped at step {self.global_step:,}; continue with "
+                + shlex.join(["python", self.config.script, "--resume", str(self.folder)]),
                 self.stop_signal.number,
             )
         if len(returns):

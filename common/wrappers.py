@@ -148,7 +148,7 @@ def as_image(env: gym.Env) -> gym.Env:
             f"--network cnn needs uint8 images (height, width, channels), and {env.spec.id} observes"
             f" {' '.join(str(space).split())}: use --network mlp"
         )
-    if space.shape[0] < min(space.shape[1:]) and len(space.shape) == 3:
+    if len(space.shape) == 3 and space.shape[0] <= 4 and min(space.shape[1:]) >= 32:
         raise UserError(
             f"{env.spec.id} observes images {space.shape}, which look like (channels, height, width): return"
             " (height, width, channels), and single images with --frame-stack in place of your own stack"

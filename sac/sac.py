@@ -171,7 +171,7 @@ class Agent(tf.Module):
         normal = self.policy(observations)
         u = normal.mean + tf.exp(normal.log_std) * self.update_rng.normal(tf.shape(normal.mean))
         actions = self.policy.center + self.policy.half_range * tf.tanh(u)  # (1)
-        log_derivative = 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))  # exact also where tanh(u) is 1
+        log_derivative = 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))  # log(1 − tanh²(u))
         return actions, normal.log_prob(u) - tf.reduce_sum(log_derivative, axis=-1)  # (6)
 
     def soft_update(self, target_network: keras.Model, network: keras.Model) -> None:

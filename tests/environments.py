@@ -256,7 +256,8 @@ class Global(gym.Env):
 
     seeds: ClassVar[list[int]] = []
 
-    def __init__(self, action_space=None):
+    def __init__(self, action_space=None, scaled=False):
+        self.scale = np.random.uniform(0.5, 1.0) if scaled else 1.0
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.action_space = action_space or gym.spaces.Discrete(4)
 
@@ -268,7 +269,7 @@ class Global(gym.Env):
         return self.observe(), {}
 
     def observe(self):
-        return np.random.uniform(-1.0, 1.0, 3).astype(np.float32)
+        return np.random.uniform(-self.scale, self.scale, 3).astype(np.float32)
 
     def step(self, action):
         self.steps += 1
@@ -322,6 +323,7 @@ for name, entry_point, options in [
     ("Broken-v0", Broken, {}),
     ("NeedsSize-v0", NeedsSize, {}),
     ("Global-v0", Global, {}),
+    ("GlobalScale-v0", Global, {"scaled": True}),
     ("GlobalBox-v0", Global, {"action_space": _ACTIONS_BOX}),
     ("Truncating-v0", OneState, {"ends": "truncated"}),
     ("Terminating-v0", OneState, {"ends": "terminated", "length": 1}),

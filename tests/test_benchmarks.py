@@ -145,13 +145,13 @@ def test_a_run_without_a_row_is_continued(short_run, monkeypatch, tmp_path):
     ):
         assert learning.earlier(other, runs) is None
     (counters,) = folder.glob("checkpoints/*/run.json")
-    before = json.loads(counters.read_text()) | {"seconds": 1000.0}
+    before = json.loads(counters.read_text()) | {"seconds": 1000.0, "global_step": 1000}
     counters.write_text(json.dumps(before))
     monkeypatch.setattr(learning, "TASKS", [task])
     chosen = learning.Options(results=tmp_path, seeds=(0,), runs_dir=str(runs))
     assert learning.main(chosen) == 0 and list(runs.iterdir()) == [folder]
     (row,) = records.read_csv(tmp_path / "learning" / task.file)
-    assert row["command"].endswith(f"--eval-episodes 3  # continued at step {before['global_step']}")
+    assert row["command"].endswith("--eval-episodes 3  # continued at step 1000")
     assert 1000 < float(row["whole_seconds"]) < 1100
     returns = json.loads((folder / "evaluation.json").read_text())["returns"]
     assert float(row["evaluation_mean"]) == round(np.mean(returns), 3)
@@ -160,7 +160,9 @@ def test_a_run_without_a_row_is_continued(short_run, monkeypatch, tmp_path):
     (tmp_path / "learning" / task.file).unlink()  # as if learning.py had been killed before it wrote the row
     assert learning.main(chosen) == 0 and list(runs.iterdir()) == [folder]
     (again,) = records.read_csv(tmp_path / "learning" / task.file)
-    assert again["evaluation_mean"] == row["evaluation_mean"]
+    assert again["evaluation_mean"] == row["evaluation_mean"] and again["command"].endswith(
+        "--eval-episodes 3"
+    )
     assert (folder / "metrics.csv").read_bytes() == metrics  # no further step
     shutil.rmtree(folder / "checkpoints")  # nothing to continue from
     assert learning.earlier(learning.Job(task, 0), runs) is None
@@ -370,17 +372,46 @@ def test_learning_that_is_ended_ends_its_scripts_after_they_have_saved(by_termin
     command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
     large = "--hidden-sizes 2048 2048 --gradient-steps 1"  # so that saving takes longer than a second signal
     extra = f"--extra=--total-timesteps 100000000 --checkpoint-frequency 0 {large}"
-    command += [extra, "--seeds", "0"]
+    command += [extra, "--seeds", "0", "1", "2", "--workers", "2"]
     command += ["--results", tmp_path, "--runs-dir", tmp_path / "runs"]
     learner = subprocess.Popen(command, env=job.environment(0), cwd=ROOT, start_new_session=True)
     try:
-        script = script_below(learner.pid)
-        wait_for(lambda: any((tmp_path / "runs").glob("*/metrics.csv")))
-    finally:  # which ends its script, also if none was found
+        wait_for(lambda: len(list((tmp_path / "runs").glob("*/metrics.csv"))) == 2)
+        running = psutil.Process(learner.pid).children()
+    finally:  # which ends its scripts, also if there are none yet
         os.killpg(learner.pid, signal.SIGINT) if by_terminal else learner.terminate()
     assert learner.wait(timeout=60) == (1 if by_terminal else 128 + signal.SIGTERM)
-    assert not script.is_running()
-    assert len(list((tmp_path / "runs").glob("*/checkpoints/*/run.json"))) == 1
+    assert len(running) == 2 and not any(script.is_running() for script in running)
+    assert len(list((tmp_path / "runs").glob("*/checkpoints/*/run.json"))) == 2  # the third was not started
+
+
+def test_the_first_signal_ends_a_program_and_later_ones_are_ignored(monkeypatch):
+    handlers = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    job.exit_when_told()
+    assert handlers[signal.SIGHUP] == signal.SIG_IGN  # nohup
+    with pytest.raises(SystemExit) as stop:
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert stop.value.code == 143 and handlers[signal.SIGTERM] == signal.SIG_IGN
+    handlers[signal.SIGHUP] = signal.SIG_DFL
+    job.exit_when_told()
+    with pytest.raises(SystemExit):
+        handlers[signal.SIGHUP](signal.SIGHUP, None)
+
+
+def test_a_row_without_options_is_of_no_task():
+    assert not options.matches("", {"gamma": 0.9}) and not options.matches(float("nan"), {"gamma": 0.9})
+
+
+def test_the_front_page_shows_the_speed_of_the_first_pair_only(reported, monkeypatch):
+    first = settings.Comparison("dqn", "CartPole-v1", ["sb3"], 1_000)
+    other = dataclasses.replace(first, num_envs=8)
+    for pairs, shown in (([first, other], True), ([other, first], False)):
+        for module in (tables, speed_tables):
+            monkeypatch.setattr(module, "PAIRS", pairs)
+        monkeypatch.setattr(tables, "COLLECTION", {"dqn": settings.SCRIPTS["dqn"]})
+        assert ("| 2.5 (2.0–3.0) |" in tables.summary_table(reported.results)) == shown
 
 
 @pytest.mark.parametrize(
@@ -744,7 +775,7 @@ def test_mujoco_tasks_show_the_return_at_500_000_steps(monkeypatch, tmp_path):
     assert tables.games_table(tmp_path) == "No results yet."
 
 
-def test_a_run_that_ends_at_half_of_the_steps_shows_its_final_return(monkeypatch, tmp_path):
+def test_a_run_that_ends_at_500_000_steps_shows_its_final_return(monkeypatch, tmp_path):
     monkeypatch.setattr(options, "is_current", lambda *row: True)
     tasks = [settings.Task("td3", "Ant-v5"), settings.Task("dqn", "MinAtar/Breakout-v1")]
     monkeypatch.setattr(tables, "TASKS", tasks)
@@ -806,7 +837,7 @@ def test_overestimation_starts_from_the_initial_value_that_is_asked_for(module, 
     monkeypatch.setattr(dqn, "train", configs.append)
     monkeypatch.setattr(dqn, "Run", dqn.Run)  # is replaced, and restored here
     for value in (None, 0.0):
-        list(overestimation.train(overestimation.Options(scripts=("dqn",), seeds=1, initial_value=value)))
+        overestimation.train(overestimation.Options(scripts=("dqn",), seeds=1, initial_value=value))
     assert [config.initial_value for config in configs] == [dqn.Config().initial_value, 0.0]
 
 
@@ -818,11 +849,7 @@ def test_overestimation_takes_the_options_of_learning_toml(module, monkeypatch):
     task = settings.Task("double_dqn", "Acrobot-v1", {"gamma": 0.9, "total_timesteps": 100_000})
     monkeypatch.setattr(overestimation, "TASKS", [task])
     for env_id in ("Acrobot-v1", "CartPole-v1"):
-        list(
-            overestimation.train(
-                overestimation.Options(scripts=("dqn", "double_dqn"), env_id=env_id, seeds=1)
-            )
-        )
+        overestimation.train(overestimation.Options(scripts=("dqn", "double_dqn"), env_id=env_id, seeds=1))
     found = [
         (one.algorithm, one.env_id, one.gamma, one.total_timesteps, one.log_frequency) for one in configs
     ]

@@ -285,8 +285,8 @@ def test_names_of_a_game_other_than_its_own_are_understood_or_refused(monkeypatc
     pytest.importorskip("cv2")
     assert make_env("ale_py:ALE/Pong-v5", network="cnn").observation_space.shape == (84, 84, 1)
     monkeypatch.delitem(gym.registry, "FreewayNoFrameskip-v4")  # as before ale_py is imported
-    for old in ("FreewayNoFrameskip-v4", "PongNoFrameskip-v4", "ale_py:PongNoFrameskip-v4", "ale_py:Pong-v0"):
-        with pytest.raises(UserError, match="use ALE/<game>-v5, with --repeat-action-probability 0") as error:
+    for old in ("FreewayNoFrameskip-v4", "PongNoFrameskip-v4", "ale_py:Pong-v0", "ale_py:Nothing-v0"):
+        with pytest.raises(UserError, match="use ALE/<game>-v5; --repeat-action-probability 0") as error:
             make_env(old, network="cnn")
         assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Each script learns: the command that a reader types, on a seed fixed in advance, solves its task.
+"""Each script learns: the command that a reader types, on a seed fixed in advance, reaches the bar below.
 
 The tables over 30 seeds are made by benchmarks/learning.py; this file runs the first seed of each script, so
 that a change that breaks learning fails within minutes.

@@ -246,7 +246,7 @@ def test_too_many_cells_are_an_error_of_one_line(env_id):
 
 def test_the_measured_range_is_the_same_in_every_process():
     """Also of an environment that draws from the global generators, which stay as they are."""
-    env_id = "tests.environments:Global-v0"
+    env_id = "tests.environments:GlobalScale-v0"
     np.random.seed(1)
     expected = np.random.get_state()[1].copy(), random_range(env_id)
     random_range.cache_clear()
@@ -275,8 +275,9 @@ def test_images_with_their_channels_first_are_an_error_of_one_line(shape):
     env.spec = gym.spec("CartPole-v1")
     with pytest.raises(UserError, match=r"look like \(channels, height, width\).*--frame-stack"):
         as_image(env)
-    env.observation_space = gym.spaces.Box(0, 255, shape[::-1], np.uint8)
-    assert as_image(env) is env
+    for right in (shape[::-1], (4, 10, 12), (8, 84, 84)):  # feature planes of a grid, a stack of eight
+        env.observation_space = gym.spaces.Box(0, 255, right, np.uint8)
+        assert as_image(env) is env
 
 
 def test_velocities_are_hidden():

@@ -116,7 +116,7 @@ class Config(RunConfig):
     terminal_on_life_loss: bool = False
     """In ALE games, treat the loss of a life as termination during training (DQN; PPO for Atari)."""
     repeat_action_probability: Fraction | None = None
-    """Chance that an ALE game repeats its last action; None keeps its default, 0.25 (PPO: 0)."""
+    """Chance that an ALE game repeats the last action; None: the game's default, 0.25 (PPO: 0)."""
 
 
 class Batch(NamedTuple):

@@ -26,10 +26,11 @@ def data(chosen: list[str]) -> list[dict[str, Any]]:
 
 
 def _seeds(task: Task) -> dict[str, dict[str, list[float]]]:
-    """Return the curves of a task by seed, without runs that were made with other options than today's."""
+    """Return the curves of a task by seed, without runs made with options other than today's."""
     defaults = _defaults(task.script)
     results = read_csv(RESULTS / "learning" / task.file)
-    current = {row["seed"] for row in results if is_current(row, task, defaults)}
+    seeds = [row for row in results if int(row["seed"]) < task.seeds]
+    current = {row["seed"] for row in seeds if is_current(row, task, defaults)}
     curves: dict[str, dict[str, list[float]]] = {}
     for row in read_csv(RESULTS / "curves" / task.file):
         if row["seed"] in current:
