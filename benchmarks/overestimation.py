@@ -25,6 +25,7 @@ from common.errors import UserError
 from common.run import Run
 import gymnasium as gym
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 import numpy as np
 import pandas as pd
 import tyro
@@ -136,10 +137,12 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
             values = steps[column].agg(["mean", "min", "max"])
             (line,) = axes.plot(values.index, values["mean"], style, label=label)
             axes.fill_between(values.index, values["min"], values["max"], alpha=0.15, color=line.get_color())
-        task, seeds = f"{SCRIPTS[script].name} on {runs['env_id'].iloc[0]}", runs["seed"].nunique()
-        axes.set_title(f"{task}: mean and range of {seeds} seeds", fontsize=9)
+        axes.set_title(SCRIPTS[script].name, fontsize=9)
         axes.set_xlabel("environment steps")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.25)
+    task, seeds = frame["env_id"].iloc[0], frame["seed"].nunique()
+    figure.suptitle(f"{task}: mean and range of {seeds} seeds", fontsize=10)
     panels[0].set_ylabel("value of first states")
     panels[0].legend(frameon=False)
     save(figure, path)
