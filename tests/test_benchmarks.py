@@ -374,13 +374,24 @@ def test_learning_that_is_ended_ends_its_scripts_after_they_have_saved(by_termin
     extra = f"--extra=--total-timesteps 100000000 --checkpoint-frequency 0 {large}"
     command += [extra, "--seeds", "0", "1", "2", "--workers", "2"]
     command += ["--results", tmp_path, "--runs-dir", tmp_path / "runs"]
-    learner = subprocess.Popen(command, env=job.environment(0), cwd=ROOT, start_new_session=True)
+    learner = psutil.Popen(
+        command,
+        env=job.environment(0),
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background, it is ignored
+    )
+    running = []
     try:
         wait_for(lambda: len(list((tmp_path / "runs").glob("*/metrics.csv"))) == 2)
-        running = psutil.Process(learner.pid).children()
-    finally:  # which ends its scripts, also if there are none yet
+        running = learner.children()
         os.killpg(learner.pid, signal.SIGINT) if by_terminal else learner.terminate()
-    assert learner.wait(timeout=60) == (1 if by_terminal else 128 + signal.SIGTERM)
+        assert learner.wait(timeout=60) == (1 if by_terminal else 128 + signal.SIGTERM)
+    finally:
+        left = [*learner.children(), learner] if learner.is_running() else running
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     assert len(running) == 2 and not any(script.is_running() for script in running)
     assert len(list((tmp_path / "runs").glob("*/checkpoints/*/run.json"))) == 2  # the third was not started
 
