@@ -27,7 +27,7 @@ from benchmarks.policies import POLICIES
 from benchmarks.records import ROOT
 from benchmarks.settings import COLLECTION, SCRIPTS
 
-WIDTH, COLOURS, FRAMES_PER_SECOND = 300, 32, 15  # of the front page
+WIDTH, COLORS, FRAMES_PER_SECOND = 300, 32, 15  # of the front page
 SMALL, FEW = 200, 16  # width and colors in the gallery
 HEADER = "| episode |"  # of the table of policies/README.md, the last part of the page
 SCENES = {"CartPole-v1": "A cart balances a pole", "Pendulum-v1": "A pendulum swings up and stays upright"}
@@ -88,7 +88,7 @@ def main(options: Options) -> None:
     """Animate a run, or all policies."""
     if options.run:
         target = options.to or options.run / "episode.gif"
-        animate(options.run, target, options.seed, WIDTH, COLOURS, options.seconds)
+        animate(options.run, target, options.seed, WIDTH, COLORS, options.seconds)
         return
     page = POLICIES / "README.md"
     text = page.read_text(encoding="utf-8").partition(HEADER)[0]

@@ -26,7 +26,6 @@ def runs(task: Task, results: Path) -> pd.DataFrame:
     if frame.empty:
         return frame
     defaults = options.defaults(task.script)
-    frame = frame[frame["seed"] < task.seeds]
     return frame[[options.is_current(row, task, defaults) for row in frame.to_dict("records")]]
 
 

@@ -74,13 +74,14 @@ def matches(recorded: str, options: dict[str, Any], defaults: dict[str, Any] | N
 
 
 def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> bool:
-    """Whether a results row was made with the options that a task has today.
+    """Whether a results row has the options that a task has today, and a seed, if it has one, of the task.
 
     `defaults` are the default options of its script.
     """
     given = {name: None if value == "none" else value for name, value in task.options.items()}
     today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
-    return matches(row.get("options", ""), of_learning(today), defaults)
+    is_seed = int(row.get("seed", 0)) < task.seeds
+    return is_seed and matches(row.get("options", ""), of_learning(today), defaults)
 
 
 def _from_json(text: str) -> Any:

@@ -236,12 +236,13 @@ def test_a_mistake_in_scripts_toml_is_one_line(capsys):
     assert "[my_dqn]: missing 1 required positional argument: 'actions'" in capsys.readouterr().err
 
 
-def test_rows_of_other_options_are_left_out():
-    task = settings.Task("ppo", "X-v0", {"gamma": 0.9, "max_grad_norm": "none"})
+def test_rows_of_other_options_or_seeds_are_left_out():
+    task = settings.Task("ppo", "X-v0", {"gamma": 0.9, "max_grad_norm": "none"}, seeds=2)
     defaults = {"env_id": "Y-v0", "gamma": 0.99, "max_grad_norm": 0.5, "hidden_sizes": (64,), "seed": 0}
     made_with = {"env_id": "X-v0", "gamma": 0.9, "max_grad_norm": None, "hidden_sizes": [64]}
     row = {"seed": "1", "options": json.dumps(made_with)}
     assert options.is_current(row, task, defaults)
+    assert not options.is_current(row | {"seed": "2"}, task, defaults)
     assert not options.is_current(row, task, defaults | {"hidden_sizes": (32,)})
 
 
@@ -799,10 +800,10 @@ def test_a_run_that_ends_at_500_000_steps_shows_its_final_return(monkeypatch, tm
     assert "| MinAtar/Breakout-v1 | DQN | 500,000 | 1 | 3000.0 | 60.0 |" in games and "Ant" not in games
 
 
-def test_the_runs_of_a_task_are_its_seeds(monkeypatch, tmp_path):
-    monkeypatch.setattr(options, "is_current", lambda *row: True)
+def test_the_runs_of_a_task_are_its_seeds(tmp_path):
     task = settings.Task("ppo", "CartPole-v1", seeds=2)
-    rows = [{"seed": seed, "evaluation_mean": 500.0} for seed in (0, 1, 2, 1000)]
+    recorded = json.dumps(options.resolved("ppo", "--env-id CartPole-v1"))
+    rows = [{"seed": seed, "evaluation_mean": 500.0, "options": recorded} for seed in (0, 1, 2, 1000)]
     records.replace_rows(tmp_path / "learning" / task.file, rows, ("seed",))
     assert list(cells.runs(task, tmp_path)["seed"]) == [0, 1]
 

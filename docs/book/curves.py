@@ -29,8 +29,7 @@ def _seeds(task: Task) -> dict[str, dict[str, list[float]]]:
     """Return the curves of a task by seed, without runs made with options other than today's."""
     defaults = _defaults(task.script)
     results = read_csv(RESULTS / "learning" / task.file)
-    seeds = [row for row in results if int(row["seed"]) < task.seeds]
-    current = {row["seed"] for row in seeds if is_current(row, task, defaults)}
+    current = {row["seed"] for row in results if is_current(row, task, defaults)}
     curves: dict[str, dict[str, list[float]]] = {}
     for row in read_csv(RESULTS / "curves" / task.file):
         if row["seed"] in current:

@@ -1,6 +1,6 @@
 // Learning curves to explore. Without this script, the static picture before them stays.
 
-const COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccaa22", "#44bbdd", "#aa3377", "#0099aa", "#ee8833", "#88aa22", "#8866cc"];
+const COLORS = ["#4477aa", "#ee6677", "#228833", "#ccaa22", "#44bbdd", "#aa3377", "#0099aa", "#ee8833", "#88aa22", "#8866cc"];
 const DASHES = ["solid", "dash", "dot"];
 const TITLES = { steps: "environment steps", seconds: "seconds from the command" };
 const POINTS = 60;
@@ -51,8 +51,8 @@ function traces(script, unit, chosen, alone) {
   const k = script.look;
   const seeds = Object.keys(script.seeds).filter((seed) => chosen.has(seed));
   if (!seeds.length) return [];
-  const color = COLOURS[k % COLOURS.length];
-  const look = { color, dash: DASHES[Math.floor(k / COLOURS.length)] };
+  const color = COLORS[k % COLORS.length];
+  const look = { color, dash: DASHES[Math.floor(k / COLORS.length)] };
   const { x, mean, low, high } = summarize(seeds.map((seed) => script.seeds[seed]), unit);
   const band = { x: [...x, ...x.toReversed()], y: [...high, ...low.toReversed()], fill: "toself", fillcolor: color + "33", line: { width: 0 }, hoverinfo: "skip", showlegend: false, mode: "lines" };
   const thin = !alone ? [] : seeds.map((seed) => ({
