@@ -93,8 +93,6 @@ class Config(RunConfig):
     """Learn from the sign of the reward (A3C and PPO for Atari)."""
     terminal_on_life_loss: bool = False
     """In ALE games, treat the loss of a life as termination during training (DQN; PPO for Atari)."""
-    repeat_action_probability: Fraction | None = None
-    """Chance that an ALE game repeats the last action; None: the game's default, 0.25 (PPO: 0)."""
 
 
 class Batch(NamedTuple):

@@ -9,6 +9,7 @@ import shlex
 from typing import Any
 
 from common.errors import UserError
+from common.run_folder import read_options
 
 from benchmarks.settings import Task
 
@@ -43,7 +44,7 @@ def resolved(script: str, arguments: str) -> dict[str, Any]:
         config = parse(script, arguments)
     except UserError:
         return {}
-    return of_learning(_from_json(json.dumps(dataclasses.asdict(config))))  # tuples become lists
+    return of_learning(json.loads(json.dumps(dataclasses.asdict(config))))  # tuples become lists
 
 
 @functools.cache
@@ -64,9 +65,7 @@ def matches(recorded: str, options: dict[str, Any], defaults: dict[str, Any] | N
     """
     if not isinstance(recorded, str) or not recorded:  # NaN for an empty cell
         return False
-    recorded = _from_json(recorded)
-    if "async_envs" in recorded:  # of runs before --executor
-        recorded["executor"] = "async" if recorded.pop("async_envs") else "sync"
+    recorded = read_options(recorded)
     if defaults:
         added = {name for name in options.keys() - recorded if options[name]}
         recorded |= json.loads(json.dumps({name: defaults.get(name) for name in added}))  # tuples: lists
@@ -82,8 +81,3 @@ def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> 
     today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
     is_seed = int(row.get("seed", 0)) < task.seeds
     return is_seed and matches(row.get("options", ""), of_learning(today), defaults)
-
-
-def _from_json(text: str) -> Any:
-    """Read JSON; infinity, with which older runs switched a limit off, becomes None."""
-    return json.loads(text, parse_constant=lambda constant: None)

@@ -115,6 +115,8 @@ def command_line(options: dict[str, Any]) -> str:
 def _argument(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
+    if isinstance(value, dict):
+        value = [f"{key}={item}" for key, item in value.items()]
     values = ["None"] if value == "none" else value if isinstance(value, list) else [value]
     return shlex.join([f"--{name}", *map(str, values)])
 

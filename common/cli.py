@@ -3,8 +3,10 @@
 import ast
 from collections.abc import Callable, Iterator
 import contextlib
+import copy
 import dataclasses
 import difflib
+import functools
 import inspect
 import io
 import os
@@ -89,11 +91,33 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
             known -= {"render", "capture_video", "track", "eager"}
         recorded = load_config(folder)
         saved = {name: value for name, value in recorded.items() if name in known}
-        if recorded.get("async_envs"):  # of runs before --executor
-            saved["executor"] = "async"
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = _parse(config_class, args, config_class(**saved))
     return config
+
+
+def _named_values(args: list[str]) -> dict[str, Any]:
+    """Read arguments such as ["is_slippery=False", "map_name=8x8"]; what is no Python literal is a string."""
+    values = {}
+    for arg in args:
+        name, equals, text = arg.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{arg!r} is not of the form name=value")
+        try:
+            value = ast.literal_eval(text.title() if text in ("true", "false", "none") else text)
+        except (ValueError, SyntaxError):
+            value = text
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+NAMED_VALUES = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[NAME=VALUE ...]",
+    instance_from_str=_named_values,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda values: [f"{name}={value}" for name, value in values.items()],
+)
 
 
 def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) -> RunConfig:
@@ -107,8 +131,11 @@ def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) 
     for field in dataclasses.fields(config_class):
         default = getattr(defaults, field.name)
         hint = Annotated[hints[field.name], tyro.conf.arg(help=docs.get(field.name, ""))]
+        if isinstance(default, dict):
+            hint = Annotated[hint, NAMED_VALUES]
         group = "run" if field.name in shared and field.name not in moved else "algorithm"
-        groups[group].append((field.name, hint, dataclasses.field(default=default)))
+        factory = functools.partial(copy.copy, default)
+        groups[group].append((field.name, hint, dataclasses.field(default_factory=factory)))
     parts = {
         group: dataclasses.make_dataclass(group, fields, kw_only=True) for group, fields in groups.items()
     }

@@ -1,5 +1,6 @@
 """EnvPool (Weng et al. 2022): environments in C++, stepped together by threads."""
 
+from collections.abc import Mapping
 import importlib
 from typing import Any
 import warnings
@@ -15,6 +16,7 @@ MAX_INT32 = 2**31 - 1
 # EnvPool observes no contact forces of the first two, and moves the pendulum before it clips the speed.
 DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4", "Pendulum-v1")
 ATARI_FRAME_SKIP = 4  # of gymnasium.wrappers.AtariPreprocessing
+ATARI_OPTIONS = ("repeat_action_probability", "full_action_space")  # with the names of ALE's own
 
 
 class EnvPool(gym.vector.VectorEnv):
@@ -29,13 +31,23 @@ class EnvPool(gym.vector.VectorEnv):
         env_id: id of the environment, as for `gymnasium.make`.
         env: Gymnasium's environment, with the spaces and the time limit that the copies should have.
         num_envs: number of copies.
+        options: options of the environment, as for `gymnasium.make`.
         terminal_on_life_loss: as `common.wrappers.LifeLoss`.
 
     Raises:
-        UserError: if EnvPool is missing, or lacks the environment, or has other observations or actions.
+        UserError: if EnvPool is missing, or lacks the environment or one of the options, or has other
+            observations or actions.
     """
 
-    def __init__(self, env_id: str, env: gym.Env, num_envs: int, *, terminal_on_life_loss: bool = False):
+    def __init__(
+        self,
+        env_id: str,
+        env: gym.Env,
+        num_envs: int,
+        *,
+        options: Mapping[str, Any] | None = None,
+        terminal_on_life_loss: bool = False,
+    ):
         env_id = env_id.removeprefix("ale_py:")
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
@@ -50,7 +62,7 @@ class EnvPool(gym.vector.VectorEnv):
             self.time_limit = env.spec.kwargs["max_num_frames_per_episode"] // ATARI_FRAME_SKIP
             self.options |= _atari_options(env)
         self._envpool = _import_envpool()
-        self._check(env_id)
+        self._check(env_id, options or {})
         self._pool: Any = None
         self._all = np.arange(num_envs)
         self._returns = np.zeros(num_envs)  # of the episodes that are running
@@ -122,10 +134,13 @@ class EnvPool(gym.vector.VectorEnv):
         space = self.single_observation_space
         return observations.reshape(len(observations), *space.shape).astype(space.dtype, copy=False)
 
-    def _check(self, env_id: str) -> None:
-        """Check that EnvPool has the environment, with the same spaces."""
+    def _check(self, env_id: str, options: Mapping[str, Any]) -> None:
+        """Check that EnvPool has the environment with these options, and with the same spaces."""
         if self.task not in self._envpool.list_all_envs() or self.task in DIFFERENT:
             raise UserError(f"EnvPool does not have Gymnasium's {env_id}: use --executor sync or async")
+        known = {"max_episode_steps", *(ATARI_OPTIONS if env_id.startswith("ALE/") else ())}
+        for name in options.keys() - known:
+            raise UserError(f"EnvPool's {env_id} does not have the option {name}: use --executor sync")
         spec = _quietly(self._envpool.make_spec, self.task, **self.options)
         ours, theirs = self.single_observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
         other_image = ours.dtype == np.uint8 and not env_id.startswith("ALE/")  # EnvPool draws in its own way
@@ -147,8 +162,7 @@ def _atari_options(env: gym.Env) -> dict[str, Any]:
         "noop_max": 30,
         "stack_num": space.shape[0] if len(space.shape) == 4 else 1,
         "use_fire_reset": False,
-        "repeat_action_probability": env.spec.kwargs["repeat_action_probability"],
-        "full_action_space": env.spec.kwargs["full_action_space"],
+        **{name: env.spec.kwargs[name] for name in ATARI_OPTIONS},
     }
 
 

@@ -4,7 +4,7 @@ Every step is a transition (observation, action, reward, next_observation, termi
 true next observation, also at the end of an episode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import importlib
 import multiprocessing
 import signal
@@ -30,19 +30,19 @@ from gymnasium.vector import AutoresetMode
 import numpy as np
 
 # Options of scripts that shape the environment, in training and evaluation alike
-VIEW_OPTIONS = ("network", "frame_stack", "bins", "repeat_action_probability")
+VIEW_OPTIONS = ("env_kwargs", "network", "frame_stack", "bins")
 EXTRAS = "pip install -r requirements-extras.txt"
-OLD_GAMES = "for an ALE game, use ALE/<game>-v5; --repeat-action-probability 0 never repeats an action"
+OLD_GAMES = "for an ALE game, use ALE/<game>-v5; --env-kwargs repeat_action_probability=0 repeats no action"
 
 
 def make_env(
     env_id: str,
     *,
+    env_kwargs: Mapping[str, Any] | None = None,
     render_mode: str | None = None,
     network: str = "mlp",
     frame_stack: int = 1,
     bins: Sequence[int] | None = None,
-    repeat_action_probability: float | None = None,
 ) -> gym.Env:
     """Create one environment with observations and actions as the scripts expect them.
 
@@ -52,18 +52,17 @@ def make_env(
 
     Args:
         env_id: any id that `gymnasium.make` accepts; ids of ALE and MinAtar are registered here.
+        env_kwargs: options of the environment, as for `gymnasium.make`.
         render_mode: as for `gymnasium.make`.
         network: "cnn" keeps images as (height, width, channels), uint8.
         frame_stack: above 1, an observation is the last `frame_stack` ones along a new first axis.
         bins: turns the observation into one index, for a table: see `common.bins.discretize`.
-        repeat_action_probability: chance that an ALE game ignores an action and repeats the one before;
-            None keeps the game's own, 0.25 in version 5.
 
     Raises:
-        UserError: for an unknown id, a missing package, an observation space that no network here reads, or
-            `repeat_action_probability` for an environment that is no ALE game.
+        UserError: for an unknown id or option, a missing package, or an observation space that no network
+            here reads.
     """
-    env = _make(env_id, render_mode, network == "cnn", repeat_action_probability)
+    env = _make(env_id, dict(env_kwargs or {}), render_mode, atari=network == "cnn")
     space = env.observation_space
     if not _is_flat(space):
         raise UserError(
@@ -138,7 +137,9 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
 
     env = create()  # errors are raised here, not in a worker process
     if config.executor == "envpool":
-        envs = EnvPool(config.env_id, env, config.num_envs, terminal_on_life_loss=life_loss)
+        envs = EnvPool(
+            config.env_id, env, config.num_envs, options=config.env_kwargs, terminal_on_life_loss=life_loss
+        )
         envs = gym.wrappers.vector.TransformReward(envs, np.sign) if clip_rewards else envs
         env.close()
     else:
@@ -188,16 +189,14 @@ def has_time_limit(env: gym.Env) -> bool:
     return spec.max_episode_steps is not None or "max_num_frames_per_episode" in spec.kwargs  # ALE's own
 
 
-def _make(
-    env_id: str, render_mode: str | None, atari: bool, repeat_action_probability: float | None
-) -> gym.Env:
+def _make(env_id: str, options: dict[str, Any], render_mode: str | None, *, atari: bool) -> gym.Env:
     is_game = env_id.startswith(("ALE/", "ale_py:"))
     env_id = env_id.removeprefix("ale_py:")
-    options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}  # not every one knows it
-    if repeat_action_probability is not None:
-        if not env_id.startswith("ALE/"):
-            raise UserError(f"--repeat-action-probability needs an ALE game, and {env_id} is none")
-        options["repeat_action_probability"] = repeat_action_probability
+    if "render_mode" in options:
+        raise UserError("--env-kwargs cannot set render_mode: use --render or --capture-video")
+    if "frameskip" in options and is_game and atari:
+        raise UserError("--env-kwargs cannot set frameskip with --network cnn: its preprocessing does")
+    options |= {"render_mode": render_mode} if render_mode else {}  # not every one knows it
     try:
         with warnings.catch_warnings(record=True) as caught, without_noise():
             warnings.simplefilter("always")

@@ -27,6 +27,8 @@ class RunConfig:
 
     env_id: str = "CartPole-v1"
     """Environment id: any that gymnasium.make accepts, or my_module:MyEnv-v0."""
+    env_kwargs: dict[str, pydantic.JsonValue] = dataclasses.field(default_factory=dict)
+    """Options of the environment itself, such as is_slippery=False or max_episode_steps=1000."""
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
     seed: Seed = 0

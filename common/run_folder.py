@@ -85,15 +85,32 @@ def save_config(config: RunConfig, folder: Path) -> None:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a run folder; infinity, a limit that older runs switched off, becomes None.
+    """Read the config.json of a run folder, as `read_options`.
 
     Raises:
         UserError: if it is missing or not valid JSON.
     """
     try:
-        return json.loads((folder / "config.json").read_text(), parse_constant=lambda constant: None)
+        return read_options((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a run folder: it has no readable config.json") from error
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """Read options from JSON; those of older runs get today's names and values.
+
+    Infinity, with which a limit was switched off, becomes None; `async_envs` becomes `executor`, and
+    `repeat_action_probability` goes into `env_kwargs`.
+
+    Raises:
+        ValueError: if it is not valid JSON.
+    """
+    options = json.loads(text, parse_constant=lambda constant: None)
+    if "async_envs" in options:
+        options["executor"] = "async" if options.pop("async_envs") else "sync"
+    if (chance := options.pop("repeat_action_probability", None)) is not None:
+        options["env_kwargs"] = {"repeat_action_probability": chance}
+    return options
 
 
 def check_same_task(folder: Path, config: RunConfig) -> None:

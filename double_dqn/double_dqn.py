@@ -85,8 +85,6 @@ class Config(RunConfig):
     """Learn from the sign of the reward (paper)."""
     terminal_on_life_loss: bool = False
     """In ALE games, treat the loss of a life as termination during training (paper)."""
-    repeat_action_probability: Fraction | None = None
-    """Chance that an ALE game repeats the last action; None: the game's default, 0.25 (paper: 0)."""
     max_grad_norm: Positive | None = 10.0
     """Maximum norm of the gradient; None does not clip (DQN: None; Dueling DQN: 10)."""
     loss: Literal["squared", "huber"] = "squared"

@@ -54,7 +54,7 @@ SHORT = {  # keeps a case short, unless it draws another value for the option
 }
 NOT_DRAWN = ("env_id", "eager", "track", "wandb_project")  # drawn apart; in need of W&B
 RARE = (  # slow, or nearly always refused
-    "executor", "capture_video", "render", "terminal_on_life_loss", "repeat_action_probability",
+    "executor", "capture_video", "render", "terminal_on_life_loss", "env_kwargs",
 )
 LONG = ("total_timesteps", "cg_iterations", "line_search_steps")  # huge values are valid, and take years
 SIZES = (  # huge values take memory
@@ -67,6 +67,7 @@ WRONG = (["two"], [""], ["None"], ["nan"], ["-inf"], ["1", "2"], ["[1]"], ["1_0"
 TEXTS = {
     "resume": ("made", "made", "made", "made/checkpoints", "nothing", ".", ""),
     "evaluate": ("made", "made", "made/model.keras", "made/model.npz", "made/config.json", "nothing", "."),
+    "env_kwargs": ("max_episode_steps=7", "max_episode_steps=0", "no=1", "render_mode=x", "=", "a={1}", ""),
     "runs_dir": ("new/one", "ünï cödé", "made/config.json", "made/config.json/x", "x" * 300, "", "/proc/no"),
 }
 SMALL = [

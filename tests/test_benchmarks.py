@@ -184,6 +184,9 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     assert options.matches('{"max_grad_norm":Infinity}', {"max_grad_norm": None})  # both are off
     assert options.matches('{"async_envs":false}', {"executor": "sync"})
     assert not options.matches('{"async_envs":false}', {"executor": "envpool"})
+    recorded = '{"repeat_action_probability":0.0}'  # now one of env_kwargs
+    assert options.matches(recorded, {"env_kwargs": {"repeat_action_probability": 0}}, {"env_kwargs": {}})
+    assert not options.matches(recorded, {"env_kwargs": {}}, {"env_kwargs": {}})
 
 
 def test_an_option_that_the_run_did_not_have_counts_at_its_default():

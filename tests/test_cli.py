@@ -41,6 +41,8 @@ def test_arguments_that_do_not_exist_are_one_line_with_advice(args, message):
     ("args", "words"),
     [
         ("--seed one", "--seed.*'one'"),
+        ("--env-kwargs no_value", "--env-kwargs.*'no_value' is not of the form name=value"),
+        ("--env-kwargs =1", "--env-kwargs.*'=1' is not of the form name=value"),
         ("--num-envs 2.5", "--num-envs.*'2.5'"),
         ("--total-timesteps 1.5e0", "--total-timesteps.*'1.5e0'"),
         ("--learning-rate fast", "--learning-rate.*'fast'"),
@@ -57,6 +59,9 @@ def test_a_value_of_the_wrong_type_is_one_line(args, words):
     assert "\n" not in str(error.value) and not set("│╭╰─\x1b") & set(str(error.value))
 
 
+KWARGS = {"a": 1, "b": "x=y", "c": False, "d": [1, 2.5], "e": [0, 1]}
+
+
 @pytest.mark.parametrize(
     ("args", "name", "value"),
     [
@@ -70,6 +75,8 @@ def test_a_value_of_the_wrong_type_is_one_line(args, words):
         ("--max-grad-norm 2", "max_grad_norm", 2.0),
         ("--clip-rewards", "clip_rewards", True),
         ("--no-save-model", "save_model", False),
+        ("--env-kwargs a=1 b=x=y c=false d=[1,2.5] e=(0,1)", "env_kwargs", KWARGS),
+        ("--env-kwargs a=1 --env-kwargs", "env_kwargs", {}),
         ("", "buffer_size", Config().buffer_size),
     ],
 )

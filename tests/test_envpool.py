@@ -1,13 +1,10 @@
 """EnvPool against Gymnasium: transitions, ends of episodes, and seeds; what it cannot do is refused."""
 
-import json
 import sys
 
-from common.cli import parse_config
 from common.envpool import EnvPool
 from common.envs import finished_episodes, make_env, make_envs, true_next_observations
 from common.errors import UserError
-from common.run_folder import load_config
 from common.wrappers import KeepEpisodeInfo, LifeLoss
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
@@ -265,6 +262,8 @@ def test_a_game_is_that_of_gymnasium():
         (q_learning.Config(env_id="CartPole-v1"), "cannot give the observations of CartPole-v1"),
         (dqn.Config(env_id="FrozenLake-v1"), "cannot give the observations of FrozenLake-v1"),
         (dqn.Config(env_id="CartPole-v1", terminal_on_life_loss=True), "needs an ALE game"),
+        (ppo.Config(env_id="CartPole-v1", env_kwargs={"sutton_barto_reward": True}), "option sutton_barto"),
+        (dqn.Config(env_id="ALE/Pong-v5", network="cnn", env_kwargs={"mode": 1}), "not have the option mode"),
     ],
 )
 def test_what_envpool_cannot_do_is_refused_in_one_line(config, message):
@@ -274,20 +273,13 @@ def test_what_envpool_cannot_do_is_refused_in_one_line(config, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_time_limit_of_ones_own_is_counted():
+    envs = made("CartPole-v1", env_kwargs={"max_episode_steps": 3})
+    assert [bool(truncated.all()) for *_, truncated, _ in walk(envs, 6)] == [False, False, True] * 2
+
+
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(UserError, match=r"requirements-extras\.txt, with Python 3\.11") as error:
         made("CartPole-v1")
     assert "\n" not in str(error.value)
-
-
-def test_a_run_of_the_time_before_the_option_keeps_its_processes(configured):
-    """config.json had `async_envs`."""
-    result = ppo.train(
-        configured("ppo", env_id="CartPole-v1", num_steps=8, num_minibatches=1, total_timesteps=8)
-    )
-    path = result.folder / "config.json"
-    saved = load_config(result.folder) | {"async_envs": True}
-    saved.pop("executor")
-    path.write_text(json.dumps(saved))
-    assert parse_config(ppo.Config, ["--resume", str(result.folder)]).executor == "async"

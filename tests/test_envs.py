@@ -253,7 +253,9 @@ def test_frames_are_stacked_from_the_oldest_to_the_newest():
         ("CartPole-v1", {"network": "lstm"}, "give --frame-stack 2 or more"),
         ("NoSuch/Pong-v5", {"network": "cnn"}, "cannot create"),
         ("tests.environments:Picture-v0", {}, "--network cnn"),
-        ("CartPole-v1", {"repeat_action_probability": 0.0}, "probability needs an ALE game, and CartPole-v1"),
+        ("CartPole-v1", {"env_kwargs": {"gravity": 1.0}}, "unexpected keyword argument 'gravity'"),
+        ("CartPole-v1", {"env_kwargs": {"render_mode": "human"}}, "cannot set render_mode: use --render"),
+        ("ALE/Pong-v5", {"env_kwargs": {"frameskip": 2}, "network": "cnn"}, "cannot set frameskip with"),
     ],
 )
 def test_a_view_that_an_environment_cannot_give_is_an_error_of_one_line(env_id, view, words):
@@ -286,7 +288,7 @@ def test_names_of_a_game_other_than_its_own_are_understood_or_refused(monkeypatc
     assert make_env("ale_py:ALE/Pong-v5", network="cnn").observation_space.shape == (84, 84, 1)
     monkeypatch.delitem(gym.registry, "FreewayNoFrameskip-v4")  # as before ale_py is imported
     for old in ("FreewayNoFrameskip-v4", "PongNoFrameskip-v4", "ale_py:Pong-v0", "ale_py:Nothing-v0"):
-        with pytest.raises(UserError, match="use ALE/<game>-v5; --repeat-action-probability 0") as error:
+        with pytest.raises(UserError, match="use ALE/<game>-v5; --env-kwargs repeat_action") as error:
             make_env(old, network="cnn")
         assert "\n" not in str(error.value)
 
@@ -296,7 +298,8 @@ def test_sticky_actions_are_those_of_the_game_unless_chosen(chance):
     """In training, in evaluation and in EnvPool."""
     pytest.importorskip("ale_py")
     pytest.importorskip("cv2")
-    config = dqn.Config(env_id="ALE/Pong-v5", network="cnn", repeat_action_probability=chance)
+    kwargs = {} if chance is None else {"repeat_action_probability": chance}
+    config = dqn.Config(env_id="ALE/Pong-v5", network="cnn", env_kwargs=kwargs)
     expected = pytest.approx(0.25 if chance is None else chance)
     training = make_envs(config, gym.spaces.Discrete).unwrapped.envs[0]
     for env in training, make_env(config.env_id, **view_options(config)):
@@ -306,7 +309,21 @@ def test_sticky_actions_are_those_of_the_game_unless_chosen(chance):
     assert make_envs(config, gym.spaces.Discrete).unwrapped.options["repeat_action_probability"] == expected
 
 
+@pytest.mark.parametrize("executor", ["sync", "async"])
+def test_options_of_an_environment_reach_every_copy(executor):
+    kwargs = {"desc": ["SFG"], "is_slippery": False, "max_episode_steps": 5}
+    envs = discrete_envs("FrozenLake-v1", num_envs=2, executor=executor, env_kwargs=kwargs)
+    assert envs.single_observation_space.shape == (3,)  # one-hot
+    envs.reset(seed=0)
+    for expected in (0.0, 1.0, 0.0, 1.0):  # two steps to the right, always
+        np.testing.assert_array_equal(envs.step(np.full(2, 2))[1], expected)
+    steps = [envs.step(np.zeros(2, int)) for _ in range(5)]  # against the wall
+    assert [bool(truncated.all()) for *_, truncated, _ in steps] == [False] * 4 + [True]
+    envs.close()
+
+
 def test_time_limits_are_known():
     assert has_time_limit(make_env("CartPole-v1"))
+    assert has_time_limit(make_env("CliffWalking-v1", env_kwargs={"max_episode_steps": 9}))
     assert not has_time_limit(make_env("CliffWalking-v1"))
     assert not has_time_limit(environments.Counter())

@@ -52,6 +52,23 @@ def test_a_limit_that_an_older_run_switched_off_with_infinity_is_none(tmp_path):
     validate(parse_config(Config, ["--evaluate", str(tmp_path)]))
 
 
+def test_options_of_older_runs_have_todays_names(tmp_path):
+    (tmp_path / "config.json").write_text('{"async_envs": true, "repeat_action_probability": 0.0}')
+    config = parse_config(Config, ["--resume", str(tmp_path)])
+    assert config.executor == "async" and config.env_kwargs == {"repeat_action_probability": 0.0}
+    (tmp_path / "config.json").write_text('{"async_envs": false, "repeat_action_probability": null}')
+    config = parse_config(Config, ["--resume", str(tmp_path)])
+    assert config.executor == "sync" and config.env_kwargs == {}
+
+
+def test_options_of_the_environment_survive_in_config_json(tmp_path):
+    kwargs = {"a": 1, "b": "8x8", "c": False, "d": [1, 2.5]}
+    save_config(Config(env_kwargs=kwargs), tmp_path)
+    assert parse_config(Config, ["--evaluate", str(tmp_path)]).env_kwargs == kwargs
+    given = ["--evaluate", str(tmp_path), "--env-kwargs", "a=2"]
+    assert parse_config(Config, given).env_kwargs == {"a": 2}  # all of them anew
+
+
 @pytest.mark.parametrize("content", [None, "{", "\udcff"])
 def test_a_folder_without_a_readable_config_is_not_a_run_folder(content, tmp_path):
     if content is not None:

@@ -81,10 +81,15 @@ def _fields(code: str, name: str) -> list[Option]:
     """Return the fields of a dataclass; the expression that follows a field is its docstring."""
     (body,) = (node.body for node in ast.parse(code).body if getattr(node, "name", "") == name)
     return [
-        _option(field, ast.literal_eval(text.value), ast.get_source_segment(code, field.value))
+        _option(field, ast.literal_eval(text.value), _default(ast.get_source_segment(code, field.value)))
         for field, text in pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     ]
+
+
+def _default(code: str) -> str:
+    """Return the default that the right-hand side of a field gives."""
+    return "{}" if code.endswith("field(default_factory=dict)") else code
 
 
 def _option(field: ast.AnnAssign, docstring: str, default: str) -> Option:
@@ -114,6 +119,8 @@ def _values(hint: ast.expr) -> str:
                 return ", ".join(ast.unparse(one).strip("'") for one in inner)
             case "Annotated":
                 return f"{_values(inner[0])} {_bounds(inner[1])}"
+            case "dict":
+                return "name=value, any number"
             case _:  # tuple[X, ...]
                 return f"{_values(inner[0])}, one or more"
     name = ast.unparse(hint)
