@@ -65,7 +65,7 @@ def best_published(task: Task, published: pd.DataFrame) -> str:
         return "–"
     source = published.loc[(task.script, task.env_id)]
     steps = "" if pd.isna(source["steps"]) else f", {source['steps']:,.0f} steps"
-    kind = "" if source["returns"] == "evaluation" else ", training"
+    kind = "" if source["returns"] == "evaluation" else f", {source['returns']}"
     other = re.match(r"on (\S+-v\d)", str(source["note"]))
     version = f", {other[1]}" if other and other[1] != task.env_id else ""
     return f"{source['mean']:.1f} ([{source['name']}]({source['source']}){steps}{kind}{version})"
