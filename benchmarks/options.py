@@ -77,7 +77,14 @@ def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> 
 
     `defaults` are the default options of its script.
     """
-    given = {name: None if value == "none" else value for name, value in task.options.items()}
-    today = json.loads(json.dumps(defaults | given | {"env_id": task.env_id}))  # tuples become lists
+    today = json.loads(
+        json.dumps(defaults | _nulls(task.options) | {"env_id": task.env_id})
+    )  # tuples become lists
     is_seed = int(row.get("seed", 0)) < task.seeds
     return is_seed and matches(row.get("options", ""), of_learning(today), defaults)
+
+
+def _nulls(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a TOML file with None where it says "none"."""
+    values = {name: _nulls(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return {name: None if value == "none" else value for name, value in values.items()}

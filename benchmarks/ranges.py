@@ -127,7 +127,9 @@ def _base_and_ranges(script: str, env_id: str, table: dict, named: dict[str, dic
     base = _look_up(PRESETS, table.pop("preset"), "preset") if "preset" in table else next(iter(rows), {})
     for name in table.keys() & OWN:
         raise UserError(f"{name} is not allowed here: tune.py sets it")
-    ranges = {name: value for name, value in table.items() if isinstance(value, dict)}
+    ranges = {
+        name: value for name, value in table.items() if isinstance(value, dict) and name != "env_kwargs"
+    }
     base = base | {name: value for name, value in table.items() if name not in ranges}
     return {name: value for name, value in base.items() if name not in ("seeds", "note")}, ranges
 

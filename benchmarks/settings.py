@@ -18,6 +18,8 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
+from common.env_kwargs import to_arguments
+
 from benchmarks.records import ROOT
 
 MUJOCO = {
@@ -116,7 +118,7 @@ def _argument(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
     if isinstance(value, dict):
-        value = [f"{key}={item}" for key, item in value.items()]
+        value = to_arguments({key: None if item == "none" else item for key, item in value.items()})
     values = ["None"] if value == "none" else value if isinstance(value, list) else [value]
     return shlex.join([f"--{name}", *map(str, values)])
 

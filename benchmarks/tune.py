@@ -20,7 +20,7 @@ import os
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from common.errors import UserError
 
@@ -148,9 +148,16 @@ def summary(study: "optuna.Study", search: Search, seeds: tuple[int, ...]) -> st
         f" {best.value:.1f} (trial {best.number}), base setting: {next(iter(base), 'none')}",
         "",
         f'[{search.script}."{search.env_id}"]',
-        *(f"{name} = {json.dumps(value)}" for name, value in setting.items()),
+        *(f"{name} = {_toml(value)}" for name, value in setting.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Write a value as TOML does: as JSON, except for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def tune(search: Search, chosen: Options, run_all: Callable) -> bool:

@@ -1,8 +1,10 @@
 """Bins: a Box observation becomes one index, for a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
+import json
 import math
+from typing import Any
 
 from common.errors import UserError
 from common.seeding import generators_seeded_with
@@ -45,7 +47,7 @@ class Bins(gym.ObservationWrapper):
         return int(places.astype(np.int64) @ self.strides)
 
 
-def discretize(env: gym.Env, bins: Sequence[int]) -> gym.Env:
+def discretize(env: gym.Env, bins: Sequence[int], env_kwargs: Mapping[str, Any] | None = None) -> gym.Env:
     """Make the observation one index from 0, for a table.
 
     A Discrete observation keeps its index. The numbers of a Box are put into bins, and so are those of
@@ -55,6 +57,7 @@ def discretize(env: gym.Env, bins: Sequence[int]) -> gym.Env:
     Args:
         env: an environment with a Discrete or Box observation space, or a Dict or Tuple of these.
         bins: number of bins: one count for all numbers, or one for each.
+        env_kwargs: options with which the environment was made.
 
     Raises:
         UserError: if `bins` does not fit the observation, or makes more than `MAX_CELLS` cells.
@@ -77,22 +80,27 @@ def discretize(env: gym.Env, bins: Sequence[int]) -> gym.Env:
             f"--bins makes more than {MAX_CELLS:,} cells of the {size} numbers that {env.spec.id} observes:"
             " lower it, or choose a script with a network"
         )
+    options = json.dumps(dict(env_kwargs or {}), sort_keys=True)
     low, high = space.low.reshape(-1).astype(float), space.high.reshape(-1).astype(float)
     unbounded = ~(np.abs(low) < HUGE) | ~(np.abs(high) < HUGE)
     if unbounded.any():
-        lowest, highest = (np.array(edges) for edges in random_range(env.spec.id))
+        lowest, highest = map(np.array, random_range(env.spec.id, options))
         low, high = np.where(unbounded, lowest, low), np.where(unbounded, highest, high)
     return Bins(env, counts, low, np.where(low < high, high, low + 1.0))
 
 
 @functools.cache
-def random_range(env_id: str, steps: int = 2_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def random_range(
+    env_id: str, env_kwargs: str = "{}", steps: int = 2_000
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the lowest and the highest value of each number that uniformly random actions reach.
 
-    The final observations of episodes do not count: no action is chosen there.
+    `env_kwargs` are the options of the environment, as JSON. The final observations of episodes do not
+    count: no action is chosen there.
     """
     with generators_seeded_with(0):  # in training and evaluation alike, if the environment draws from them
-        env = gym.wrappers.FlattenObservation(gym.make(env_id, disable_env_checker=True))
+        env = gym.make(env_id, disable_env_checker=True, **json.loads(env_kwargs))
+        env = gym.wrappers.FlattenObservation(env)
         env.action_space.seed(0)
         observations = [env.reset(seed=0)[0]]
         for _ in range(steps):

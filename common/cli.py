@@ -17,6 +17,7 @@ import textwrap
 import typing
 from typing import Annotated, Any
 
+from common import env_kwargs
 from common.errors import UserError
 from common.options import RunConfig
 from common.run_folder import load_config
@@ -93,31 +94,23 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
         saved = {name: value for name, value in recorded.items() if name in known}
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = _parse(config_class, args, config_class(**saved))
+        given = any(arg.replace("_", "-").startswith("--env-kwargs") for arg in args)
+        if config.env_id != recorded.get("env_id", config.env_id) and not given:
+            config.env_kwargs = {}  # those of the run belong to its environment
     return config
-
-
-def _named_values(args: list[str]) -> dict[str, Any]:
-    """Read arguments such as ["is_slippery=False", "map_name=8x8"]; what is no Python literal is a string."""
-    values = {}
-    for arg in args:
-        name, equals, text = arg.partition("=")
-        if not (name and equals):
-            raise ValueError(f"{arg!r} is not of the form name=value")
-        try:
-            value = ast.literal_eval(text.title() if text in ("true", "false", "none") else text)
-        except (ValueError, SyntaxError):
-            value = text
-        values[name] = list(value) if isinstance(value, tuple) else value
-    return values
 
 
 NAMED_VALUES = tyro.constructors.PrimitiveConstructorSpec(
     nargs="*",
     metavar="[NAME=VALUE ...]",
-    instance_from_str=_named_values,
+    instance_from_str=env_kwargs.parse,
     is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda values: [f"{name}={value}" for name, value in values.items()],
+    str_from_instance=env_kwargs.to_arguments,
 )
+
+
+def _shown(default: str) -> str:
+    return f"(default: {default or 'none'})"
 
 
 def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) -> RunConfig:
@@ -132,9 +125,9 @@ def _parse(config_class: type[RunConfig], args: list[str], defaults: RunConfig) 
         default = getattr(defaults, field.name)
         hint = Annotated[hints[field.name], tyro.conf.arg(help=docs.get(field.name, ""))]
         if isinstance(default, dict):
-            hint = Annotated[hint, NAMED_VALUES]
+            hint = Annotated[hint, NAMED_VALUES, tyro.conf.arg(help_behavior_hint=_shown)]
         group = "run" if field.name in shared and field.name not in moved else "algorithm"
-        factory = functools.partial(copy.copy, default)
+        factory = functools.partial(copy.deepcopy, default)
         groups[group].append((field.name, hint, dataclasses.field(default_factory=factory)))
     parts = {
         group: dataclasses.make_dataclass(group, fields, kw_only=True) for group, fields in groups.items()
@@ -197,6 +190,10 @@ def _known(args: list[str], hints: dict[str, Any]) -> list[str]:
             raise UserError(f"--{name} takes no value: give --{flag} or --no-{flag}")
         if name in names:
             continue
+        if name == "repeat-action-probability":  # of older versions
+            raise UserError(
+                f"there is no option --{name}: give --env-kwargs repeat_action_probability=<value>"
+            )
         initials = [option for option in sorted(names) if "".join(w[0] for w in option.split("-")) == name]
         nearest = initials or difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
         advice = f"did you mean --{nearest[0]}?" if nearest else "see --help"

@@ -17,6 +17,7 @@ MAX_INT32 = 2**31 - 1
 DIFFERENT = ("Humanoid-v4", "HumanoidStandup-v4", "Pendulum-v1")
 ATARI_FRAME_SKIP = 4  # of gymnasium.wrappers.AtariPreprocessing
 ATARI_OPTIONS = ("repeat_action_probability", "full_action_space")  # with the names of ALE's own
+FRAMES = "max_num_frames_per_episode"
 
 
 class EnvPool(gym.vector.VectorEnv):
@@ -59,7 +60,8 @@ class EnvPool(gym.vector.VectorEnv):
         self.task, self.options = env_id, {"max_episode_steps": MAX_INT32, "num_envs": num_envs}
         if env_id.startswith("ALE/"):
             self.task = env_id.removeprefix("ALE/")
-            self.time_limit = env.spec.kwargs["max_num_frames_per_episode"] // ATARI_FRAME_SKIP
+            frames = env.spec.kwargs[FRAMES]  # none and 0: no limit
+            self.time_limit = frames // ATARI_FRAME_SKIP if frames else MAX_INT32
             self.options |= _atari_options(env)
         self._envpool = _import_envpool()
         self._check(env_id, options or {})
@@ -138,7 +140,7 @@ class EnvPool(gym.vector.VectorEnv):
         """Check that EnvPool has the environment with these options, and with the same spaces."""
         if self.task not in self._envpool.list_all_envs() or self.task in DIFFERENT:
             raise UserError(f"EnvPool does not have Gymnasium's {env_id}: use --executor sync or async")
-        known = {"max_episode_steps", *(ATARI_OPTIONS if env_id.startswith("ALE/") else ())}
+        known = (*ATARI_OPTIONS, FRAMES) if env_id.startswith("ALE/") else ("max_episode_steps",)
         for name in options.keys() - known:
             raise UserError(f"EnvPool's {env_id} does not have the option {name}: use --executor sync")
         spec = _quietly(self._envpool.make_spec, self.task, **self.options)

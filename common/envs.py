@@ -5,19 +5,16 @@ true next observation, also at the end of an episode.
 """
 
 from collections.abc import Mapping, Sequence
-import importlib
 import multiprocessing
 import signal
-import sys
-import traceback
 from typing import Any
 import warnings
 
 from common.bins import discretize
+from common.create_env import create_env
 from common.envpool import EnvPool
 from common.errors import UserError
 from common.options import RunConfig
-from common.quiet import without_noise
 from common.wrappers import (
     FiniteGuard,
     KeepEpisodeInfo,
@@ -31,8 +28,6 @@ import numpy as np
 
 # Options of scripts that shape the environment, in training and evaluation alike
 VIEW_OPTIONS = ("env_kwargs", "network", "frame_stack", "bins")
-EXTRAS = "pip install -r requirements-extras.txt"
-OLD_GAMES = "for an ALE game, use ALE/<game>-v5; --env-kwargs repeat_action_probability=0 repeats no action"
 
 
 def make_env(
@@ -62,7 +57,7 @@ def make_env(
         UserError: for an unknown id or option, a missing package, or an observation space that no network
             here reads.
     """
-    env = _make(env_id, dict(env_kwargs or {}), render_mode, atari=network == "cnn")
+    env = create_env(env_id, env_kwargs, render_mode, atari=network == "cnn")
     space = env.observation_space
     if not _is_flat(space):
         raise UserError(
@@ -70,7 +65,7 @@ def make_env(
             " Dict and Tuple of these: wrap the environment so that it returns one array"
         )
     if bins is not None:
-        env = discretize(env, bins)
+        env = discretize(env, bins, env_kwargs)
     elif network == "cnn":
         env = as_image(env)
     elif _is_image(space):
@@ -186,88 +181,7 @@ def has_time_limit(env: gym.Env) -> bool:
     spec = env.spec
     if spec is None:
         return False
-    return spec.max_episode_steps is not None or "max_num_frames_per_episode" in spec.kwargs  # ALE's own
-
-
-def _make(env_id: str, options: dict[str, Any], render_mode: str | None, *, atari: bool) -> gym.Env:
-    is_game = env_id.startswith(("ALE/", "ale_py:"))
-    env_id = env_id.removeprefix("ale_py:")
-    if "render_mode" in options:
-        raise UserError("--env-kwargs cannot set render_mode: use --render or --capture-video")
-    if "frameskip" in options and is_game and atari:
-        raise UserError("--env-kwargs cannot set frameskip with --network cnn: its preprocessing does")
-    options |= {"render_mode": render_mode} if render_mode else {}  # not every one knows it
-    try:
-        with warnings.catch_warnings(record=True) as caught, without_noise():
-            warnings.simplefilter("always")
-            if is_game:
-                gym.register_envs(importlib.import_module("ale_py"))
-                options |= {"frameskip": 1} if atari else {}  # the preprocessing skips frames itself
-            if env_id.startswith("MinAtar/") and env_id not in gym.registry:
-                importlib.import_module("minatar.gym").register_envs()
-                for name in [name for name in gym.registry if name.startswith("MinAtar/")]:
-                    gym.registry[name].max_episode_steps = 10_000  # a good policy may never lose
-            if "mujoco" in str(getattr(gym.registry.get(env_id), "entry_point", "")):
-                _redirect_mujoco_warnings()
-            env = gym.make(env_id, disable_env_checker=True, **options)
-            if env_id.startswith("ALE/") and atari:
-                env = gym.wrappers.AtariPreprocessing(env, grayscale_newaxis=True)
-        _show_once([str(warning.message) for warning in caught])
-    except (gym.error.DependencyNotInstalled, ImportError) as error:
-        module, advice = env_id.rpartition(":")[0], EXTRAS
-        if module and isinstance(error, ImportError):
-            missing = getattr(error.__cause__ or error, "name", None)
-            here = missing and f"{module}.".startswith(f"{missing}.")
-            advice = "is the module in the current folder?" if here else _place(error)
-        raise _cannot_create(env_id, error, advice) from error
-    except (gym.error.Error, ValueError, TypeError) as error:
-        needs_extras = "box2d" in str(error).lower() or env_id.startswith(("ALE/", "MinAtar/"))
-        own = ":" in env_id and not isinstance(error, gym.error.Error)
-        old = "NoFrameskip" in env_id or (is_game and not env_id.startswith("ALE/"))
-        advice = OLD_GAMES if old else _place(error) if own else EXTRAS if needs_extras else ""
-        raise _cannot_create(env_id, error, advice) from error
-    if str(env.spec.entry_point).startswith("ale_py") and not env_id.startswith("ALE/"):
-        raise UserError(f"{env_id} would be played without preprocessing: {OLD_GAMES}")
-    return env
-
-
-_SHOWN: set[str] = set()
-
-
-def _show_once(messages: list[str]) -> None:
-    """Print warnings about an environment on one line each, once per process."""
-    for message in messages:
-        if "environment" in message and message not in _SHOWN:
-            _SHOWN.add(message)
-            print(f"warning: {_one_line(message)}", file=sys.stderr)
-
-
-def _redirect_mujoco_warnings() -> None:
-    """Show a warning of MuJoCo once; by default it prints each one again and writes MUJOCO_LOG.TXT."""
-    mujoco = importlib.import_module("mujoco")
-
-    def show(message: str) -> None:
-        if "deprecated" not in message:
-            _show_once([f"the simulator of the environment says: {message}"])
-
-    mujoco.set_mju_user_warning(show)
-
-
-def _place(error: Exception) -> str:
-    """Return the last place of an error that is neither in a library nor here; "" if there is none."""
-    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # Gymnasium raises some again
-    libraries = ("site-packages", "<frozen", __file__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in libraries)]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
-
-
-def _cannot_create(env_id: str, error: Exception, advice: str) -> UserError:
-    return UserError(": ".join(filter(None, [f"cannot create {env_id!r}", _one_line(error), advice])))
-
-
-def _one_line(text: object) -> str:
-    plain = str(text).replace("\x1b[33m", "").replace("\x1b[0m", "").removeprefix("WARN: ")
-    return " ".join(plain.split())
+    return spec.max_episode_steps is not None or bool(spec.kwargs.get("max_num_frames_per_episode"))  # ALE's
 
 
 def _is_flat(space: gym.Space) -> bool:

@@ -80,7 +80,7 @@ def _play(network: Callable, envs: Sequence[gym.Env], seeds: Sequence[int]) -> n
             count = len(still_running)
             print(
                 f"warning: {count} evaluation episode{'s were' if count > 1 else ' was'} cut off after"
-                f" {MAX_STEPS:,} steps: register the environment with max_episode_steps",
+                f" {MAX_STEPS:,} steps: limit them with --env-kwargs max_episode_steps={MAX_STEPS}",
                 file=sys.stderr,
             )
             return returns
@@ -102,6 +102,8 @@ def make_video_env(config: RunConfig, folder: Path | str) -> gym.Env:
             env.render()
             options = {"name_prefix": _video_name(config), "disable_logger": True}
             return gym.wrappers.RecordVideo(env, str(folder), lambda k: k == 0, **options)
+    except UserError:
+        raise
     except Exception as error:  # a renderer whose packages are missing can raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"--capture-video cannot record {config.env_id}: {reason}") from error

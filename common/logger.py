@@ -170,7 +170,7 @@ def draw_learning_curve(config: RunConfig, folder: Path) -> Path | None:
     """Save learning_curve.png: returns of training episodes and their moving average, by environment steps.
 
     Evaluations during training are points. The dashed line is the reward threshold that Gymnasium gives for
-    the environment, if it gives one.
+    the environment, if it gives one and has no options of its own.
     """
     steps, returns = read_column(folder / "metrics.csv", "episodic_return")
     evaluation_steps, mean_returns = read_column(folder / "evaluations.csv", "mean_return")
@@ -185,7 +185,7 @@ def draw_learning_curve(config: RunConfig, folder: Path) -> Path | None:
     if mean_returns:
         label = "evaluation, greedy policy"
         axes.plot(evaluation_steps, mean_returns, "o", color="tab:orange", markersize=4, label=label)
-    if spec is not None and spec.reward_threshold is not None:
+    if spec is not None and spec.reward_threshold is not None and not config.env_kwargs:
         axes.axhline(spec.reward_threshold, color="gray", linestyle="--", label="reward threshold")
     axes.set(xlabel="environment steps", ylabel="return" if mean_returns else "return of training episodes")
     axes.set_title(f"{config.algorithm} on {config.env_id}, seed {config.seed}")

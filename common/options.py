@@ -3,9 +3,10 @@
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Le
+from common.env_kwargs import plain
 from common.errors import UserError
 import pydantic
 
@@ -27,7 +28,7 @@ class RunConfig:
 
     env_id: str = "CartPole-v1"
     """Environment id: any that gymnasium.make accepts, or my_module:MyEnv-v0."""
-    env_kwargs: dict[str, pydantic.JsonValue] = dataclasses.field(default_factory=dict)
+    env_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options of the environment itself, such as is_slippery=False or max_episode_steps=1000."""
     total_timesteps: PositiveInt = 50_000
     """Environment steps to train for, summed over all environments."""
@@ -84,6 +85,7 @@ def validate(config: RunConfig) -> None:
     Raises:
         UserError: naming the first invalid option, its value, and what it must be.
     """
+    config.env_kwargs = plain(config.env_kwargs)
     try:
         valid = pydantic.TypeAdapter(type(config)).validate_python(dataclasses.asdict(config))
     except pydantic.ValidationError as error:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import dataclasses
 from importlib.metadata import version
 import json
+import math
 import os
 from pathlib import Path
 import platform
@@ -100,16 +101,20 @@ def read_options(text: str) -> dict[str, Any]:
     """Read options from JSON; those of older runs get today's names and values.
 
     Infinity, with which a limit was switched off, becomes None; `async_envs` becomes `executor`, and
-    `repeat_action_probability` goes into `env_kwargs`.
+    `repeat_action_probability` goes into `env_kwargs`, which was empty otherwise.
 
     Raises:
-        ValueError: if it is not valid JSON.
+        ValueError: if it is not a JSON object.
     """
-    options = json.loads(text, parse_constant=lambda constant: None)
+    options = json.loads(text)
+    if not isinstance(options, dict):
+        raise ValueError("it is not a JSON object")
+    options = {name: None if value in (math.inf, -math.inf) else value for name, value in options.items()}
     if "async_envs" in options:
         options["executor"] = "async" if options.pop("async_envs") else "sync"
+    options.setdefault("env_kwargs", {})
     if (chance := options.pop("repeat_action_probability", None)) is not None:
-        options["env_kwargs"] = {"repeat_action_probability": chance}
+        options["env_kwargs"]["repeat_action_probability"] = chance
     return options
 
 

@@ -58,7 +58,7 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray])
         if (inputs, outputs) != (needed_inputs, needed_outputs):
             raise UserError(
                 f"{path} maps {inputs} to ({outputs},), but {config.env_id} needs {needed_inputs} to"
-                f" ({needed_outputs},): give the --env-id it was trained on"
+                f" ({needed_outputs},): give the --env-id and the --env-kwargs that it was trained with"
             )
     returns = evaluate(model, config, path.parent)
     if len(returns):

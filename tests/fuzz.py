@@ -67,7 +67,7 @@ WRONG = (["two"], [""], ["None"], ["nan"], ["-inf"], ["1", "2"], ["[1]"], ["1_0"
 TEXTS = {
     "resume": ("made", "made", "made", "made/checkpoints", "nothing", ".", ""),
     "evaluate": ("made", "made", "made/model.keras", "made/model.npz", "made/config.json", "nothing", "."),
-    "env_kwargs": ("max_episode_steps=7", "max_episode_steps=0", "no=1", "render_mode=x", "=", "a={1}", ""),
+    "env_kwargs": ("max_episode_steps=7", "max_episode_steps=0", "map_name=5x5", "id=x", "=", "a={1}"),
     "runs_dir": ("new/one", "ünï cödé", "made/config.json", "made/config.json/x", "x" * 300, "", "/proc/no"),
 }
 SMALL = [

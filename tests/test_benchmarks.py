@@ -187,6 +187,7 @@ def test_rows_of_a_default_that_has_changed_are_not_taken_for_done():
     recorded = '{"repeat_action_probability":0.0}'  # now one of env_kwargs
     assert options.matches(recorded, {"env_kwargs": {"repeat_action_probability": 0}}, {"env_kwargs": {}})
     assert not options.matches(recorded, {"env_kwargs": {}}, {"env_kwargs": {}})
+    assert not options.matches('{"repeat_action_probability":null}', {"env_kwargs": {"chance": 0}})
 
 
 def test_an_option_that_the_run_did_not_have_counts_at_its_default():
@@ -454,6 +455,24 @@ def test_no_task_is_listed_twice_and_every_race_has_its_task():
 def test_options_become_arguments():
     row = {"hidden_sizes": [64, 32], "baseline": False, "max_grad_norm": "none", "gamma": 0.9}
     assert settings.command_line(row) == "--hidden-sizes 64 32 --no-baseline --max-grad-norm None --gamma 0.9"
+
+
+def test_options_of_an_environment_mean_the_same_in_a_command_and_in_a_row():
+    kwargs = {
+        "is_slippery": False,
+        "map_name": "8x8",
+        "size": "1",
+        "word": "true",
+        "limit": "none",
+        "l": [1, 2],
+    }
+    task = settings.Task("dqn", "FrozenLake-v1", {"env_kwargs": kwargs})
+    config = options.parse("dqn", f"--env-id FrozenLake-v1 {task.arguments}")
+    assert config.env_kwargs == kwargs | {"limit": None}
+    row = {"seed": 0, "options": json.dumps(options.of_learning(dataclasses.asdict(config)))}
+    assert options.is_current(row, task, options.defaults("dqn"))
+    row["options"] = row["options"].replace('"size": "1"', '"size": 1')
+    assert not options.is_current(row, task, options.defaults("dqn"))
 
 
 def test_solved_is_the_first_row_at_which_the_last_twenty_episodes_reach_the_threshold():
@@ -783,7 +802,7 @@ def test_mujoco_tasks_show_the_return_at_500_000_steps(monkeypatch, tmp_path):
     _, _, ant, ppo, trpo, walker, *_ = tables.mujoco_table(tmp_path).splitlines()
     assert ant.startswith("| Ant-v5 | TRPO | 1,000,000 | 2 |") and "| – | 60.0 |" in ant  # not evaluated
     assert ppo.startswith("| Hopper-v5 | PPO |") and "| 2000.0 [2000.0, 2000.0] | 60.0 |" in ppo
-    assert ppo.endswith(", 1,000,000 steps, Hopper-v2) |")  # the version of the published run
+    assert ppo.endswith(", 1,000,000 steps, Hopper-v4) |")  # the version of the published run
     assert trpo.startswith("| Hopper-v5 | TRPO |") and "| – | 60.0 |" in trpo
     assert "| 3000.0 [3000.0, 3000.0] | 2000.0 (1 of 2 seeds) | 60.0 |" in walker
     assert "CartPole" not in tables.mujoco_table(tmp_path)

@@ -273,6 +273,13 @@ def test_what_envpool_cannot_do_is_refused_in_one_line(config, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_game_may_have_fewer_frames():
+    pytest.importorskip("ale_py")
+    kwargs = {"max_num_frames_per_episode": 400}
+    envs = made("ALE/Pong-v5", num_envs=1, network="cnn", env_kwargs=kwargs)
+    assert [bool(truncated) for *_, truncated, _ in walk(envs, 200)] == ([False] * 99 + [True]) * 2
+
+
 def test_a_time_limit_of_ones_own_is_counted():
     envs = made("CartPole-v1", env_kwargs={"max_episode_steps": 3})
     assert [bool(truncated.all()) for *_, truncated, _ in walk(envs, 6)] == [False, False, True] * 2

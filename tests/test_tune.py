@@ -367,3 +367,20 @@ def is_script(process):
         return any(argument.endswith("/q_learning/q_learning.py") for argument in process.cmdline())
     except psutil.Error:
         return False
+
+
+def test_options_of_the_environment_are_fixed_and_shown_as_toml(tmp_path):
+    line = 'env_kwargs = { is_slippery = false, map_name = "8x8" }\ngamma = { low = 0.9, high = 0.99 }'
+    (tmp_path / "tune.toml").write_text(f'[q_learning."FrozenLake-v1"]\n{line}\n')
+    (search,) = ranges.read(tmp_path / "tune.toml", (), (), None)
+    assert list(search.ranges) == ["gamma"]
+    study = optuna.create_study()
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={"gamma": 0.95},
+            distributions={"gamma": optuna.distributions.FloatDistribution(0.9, 0.99)},
+            value=1,
+        )
+    )
+    table = settings.tomllib.loads(tune.summary(study, search, (1000,)).partition("\n\n")[2])
+    assert table["q_learning"]["FrozenLake-v1"]["env_kwargs"] == {"is_slippery": False, "map_name": "8x8"}
