@@ -46,7 +46,7 @@ def label(
 
 def named(task: Task) -> str:
     """Return a task in words, such as "PPO on CartPole-v1"."""
-    return f"{SCRIPTS[task.script].name} on {task.env_id}"
+    return f"{SCRIPTS[task.script].name} on {task.title}"
 
 
 def middle(values: pd.Series, decimals: int = 0) -> str:

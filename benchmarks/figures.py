@@ -75,7 +75,7 @@ def draw_script(results: Path, task: Task) -> Figure | None:
     artists[0].set_linestyle("-")
     labels = [f"mean over {len(curve[1])} seeds", "95 % bootstrap interval of the mean", "solved threshold"]
     axes.legend(artists, labels[: len(artists)], loc="lower right")
-    axes.set(title=label(task.script, task.env_id), xlabel=X_LABELS["global_step"], ylabel="training return")
+    axes.set(title=label(task.script, task.title), xlabel=X_LABELS["global_step"], ylabel="training return")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
@@ -85,7 +85,7 @@ def draw_learning(results: Path, x: str, tasks: list[Task], columns: int) -> Fig
     panels: dict[str, list] = {}
     for task in tasks:
         if (curve := learning_curves(task, results, x, np.geomspace)) is not None:
-            panels.setdefault(task.env_id, []).append((task.script, *curve))
+            panels.setdefault(task.title, []).append((task.script, *curve))
     if not panels:
         return None
     columns = min(columns, len(panels))
@@ -172,8 +172,8 @@ def draw_all(results: Path) -> list[str]:
     """Write all figures to figures/, and return the names of those that compare scripts."""
     (results / "figures").mkdir(parents=True, exist_ok=True)
     default_tasks = [task for name in COLLECTION if (task := default_task(name))]
-    mujoco = sorted((task for task in TASKS if task.is_mujoco), key=lambda task: task.env_id)
-    games = sorted((task for task in TASKS if task.is_game), key=lambda task: task.env_id)
+    mujoco = sorted((task for task in TASKS if task.is_mujoco), key=lambda task: task.title)
+    games = sorted((task for task in TASKS if task.is_game), key=lambda task: task.title)
     others = [task for task in TASKS if not task.is_mujoco and not task.is_game]
     with matplotlib.rc_context(STYLE):
         figures = {

@@ -74,7 +74,7 @@ class Job:
         return " ".join(filter(None, [first, self.task.arguments, self.extra]))
 
     def __str__(self) -> str:
-        return f"{self.task.script} {self.task.env_id} seed {self.seed}"
+        return f"{self.task.script} {self.task.title} seed {self.seed}"
 
 
 def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:

@@ -40,13 +40,19 @@ class Script:
 
 @dataclass(frozen=True)
 class Task:
-    """A script on an environment: a table of learning.toml."""
+    """A script on an environment: a table of learning.toml; `name` is its title if it is not the id."""
 
     script: str
     env_id: str
     options: dict[str, Any] = field(default_factory=dict)
     seeds: int = 3
     note: str = ""
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """The environment in tables, and for `--envs`."""
+        return self.name or self.env_id
 
     @property
     def is_mujoco(self) -> bool:
@@ -66,7 +72,7 @@ class Task:
     @property
     def file(self) -> str:
         """Name of the CSV files with the results."""
-        env = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in self.env_id)
+        env = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in self.title)
         return f"{self.script}__{env}.csv"
 
 
@@ -84,6 +90,11 @@ class Comparison:
     vec_env: str = "dummy"
     warm_up: int = 0
     row_steps: int = 1_000
+
+    @property
+    def title(self) -> str:
+        """The environment, for `--envs`."""
+        return self.env_id
 
     @property
     def executor(self) -> str:
@@ -126,7 +137,7 @@ def _argument(name: str, value: Any) -> str:
 def select(rows: list, scripts: tuple[str, ...], envs: tuple[str, ...]) -> list:
     """Return the rows of some scripts and environments; an empty selection means all."""
     rows = [row for row in rows if not scripts or row.script in scripts]
-    return [row for row in rows if not envs or row.env_id in envs]
+    return [row for row in rows if not envs or row.title in envs]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -158,8 +169,8 @@ def _with_pages(table: dict[str, Script], root: Path) -> dict[str, Script]:
     return {name: row for name, row in table.items() if (root / name / "README.md").exists()}
 
 
-def _rows(content: dict[str, Any], file: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield script, environment and settings of each row, those of its preset included.
+def _rows(content: dict[str, Any], file: str) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Yield script, environment, name, and settings of each row, those of its preset included.
 
     Tables within a row, such as `ours`, add to those of the preset.
     """
@@ -176,12 +187,12 @@ def _rows(content: dict[str, Any], file: str) -> Iterator[tuple[str, str, dict[s
             preset = presets[row.pop("preset")] if "preset" in row else {}
             both = {key: preset[key] | row[key] for key in preset if isinstance(row.get(key), dict)}
             row = preset | row | both
-            yield script, row.pop("env_id", name), row
+            yield script, row.pop("env_id", name), name, row
 
 
-def _task(script: str, env_id: str, row: dict[str, Any]) -> Task:
-    own = {name: row.pop(name) for name in ("seeds", "note") if name in row}
-    return Task(script, env_id, row, **own)
+def _task(script: str, env_id: str, name: str, row: dict[str, Any]) -> Task:
+    own = {key: row.pop(key) for key in ("seeds", "note") if key in row}
+    return Task(script, env_id, row, **own, name=name)
 
 
 _learning = _load("learning.toml")
@@ -192,6 +203,6 @@ THRESHOLDS: dict[str, float] = _learning.pop("thresholds")
 PRESETS: dict[str, dict[str, Any]] = dict(_learning["presets"])
 TASKS = [_task(*row) for row in _rows(_learning, "learning.toml")]
 PAIRS, RACES = (
-    [Comparison(script, env_id, **row) for script, env_id, row in _rows(_load(file), file)]
+    [Comparison(script, env_id, **row) for script, env_id, _, row in _rows(_load(file), file)]
     for file in ("speed.toml", "race.toml")
 )

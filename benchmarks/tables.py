@@ -61,9 +61,9 @@ def published_returns() -> pd.DataFrame:
 
 def best_published(task: Task, published: pd.DataFrame) -> str:
     """Return the best published return of a task, its source, number of steps, and version of the task."""
-    if (task.script, task.env_id) not in published.index:
+    if (task.script, task.title) not in published.index:
         return "–"
-    source = published.loc[(task.script, task.env_id)]
+    source = published.loc[(task.script, task.title)]
     steps = "" if pd.isna(source["steps"]) else f", {source['steps']:,.0f} steps"
     kind = "" if source["returns"] == "evaluation" else f", {source['returns']}"
     other = re.match(r"on (\S+-v\d)", str(source["note"]))
@@ -82,8 +82,8 @@ def learning_table(results: Path, script: str = "") -> str:
         used.append(frame)
         commands.append(f"python {script}/{script}.py --env-id {task.env_id} {task.arguments}")
         returns = frame["evaluation_mean"]
-        if (task.script, task.env_id) in published.index:
-            bar = published.loc[(task.script, task.env_id)]["mean"]
+        if (task.script, task.title) in published.index:
+            bar = published.loc[(task.script, task.title)]["mean"]
             if round(returns.mean(), 1) < round(bar, 1):
                 inside = (
                     "the interval ends below it" if interval(returns)[1] < bar else "the interval contains it"
@@ -93,7 +93,7 @@ def learning_table(results: Path, script: str = "") -> str:
             notes.append(f"{named(task)}: {task.note}")
         rows.append(
             {
-                "script and task": label(task.script, task.env_id),
+                "script and task": label(task.script, task.title),
                 "steps": f"{frame['total_timesteps'].iloc[0]:,}",
                 "seeds solved": solved(frame, task.env_id),
                 "mean [95 %]": with_interval(returns),
@@ -127,14 +127,14 @@ def task_table(tasks: list[Task], results: Path, script: str, *, milestone: bool
     published = published_returns()
     rows, used, notes = [], [], []
     tasks = [task for task in tasks if script in ("", task.script)]
-    for task in sorted(tasks, key=lambda task: (task.env_id, list(SCRIPTS).index(task.script))):
+    for task in sorted(tasks, key=lambda task: (task.title, list(SCRIPTS).index(task.script))):
         if (frame := runs(task, results)).empty:
             continue
         used.append(frame)
         if task.note:
             notes.append(f"{named(task)}: {task.note}")
         row = {
-            "task": task.env_id,
+            "task": task.title,
             "script": SCRIPTS[task.script].name,
             "steps": f"{frame['total_timesteps'].iloc[0]:,}",
             "seeds": str(len(frame)),
@@ -176,7 +176,7 @@ def ray_table(results: Path, script: str = "") -> str:
         used.append(both)
         rows.append(
             {
-                "script and task": label(task.script, task.env_id),
+                "script and task": label(task.script, task.title),
                 "seeds": ", ".join(map(str, both["seed"])),
                 "mean returns, process pool": ", ".join(map(str, both["evaluation_mean_pool"])),
                 "mean returns, Ray": ", ".join(map(str, both["evaluation_mean"])),

@@ -234,6 +234,22 @@ def test_a_mistake_in_the_settings_is_one_line(content, words, capsys):
     assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
+def test_a_table_of_a_variant_has_a_title_and_files_of_its_own():
+    content = {"ppo": {"Ant-v5": {}, "Ant-v5 on ice": {"env_id": "Ant-v5", "seeds": 2, "gamma": 0.9}}}
+    plain, variant = (settings._task(*row) for row in settings._rows(content, "learning.toml"))
+    assert (plain.title, plain.env_id, plain.file) == ("Ant-v5", "Ant-v5", "ppo__Ant-v5.csv")
+    assert (variant.title, variant.env_id, variant.file) == (
+        "Ant-v5 on ice",
+        "Ant-v5",
+        "ppo__Ant-v5_on_ice.csv",
+    )
+    assert variant.options == {"gamma": 0.9} and variant.is_mujoco and variant.seeds == 2
+    assert settings.select([plain, variant], (), ("Ant-v5",)) == [plain]
+    assert settings.select([plain, variant], (), ("Ant-v5 on ice",)) == [variant]
+    assert str(learning.Job(variant, 1)) == "ppo Ant-v5 on ice seed 1"
+    assert learning.Job(variant, 1).arguments == "--env-id Ant-v5 --seed 1 --gamma 0.9"
+
+
 def test_a_mistake_in_scripts_toml_is_one_line(capsys):
     with pytest.raises(SystemExit):
         settings._script("my_dqn", {"name": "My DQN"})
@@ -431,7 +447,7 @@ def test_the_front_page_shows_the_speed_of_the_first_pair_only(reported, monkeyp
 
 
 @pytest.mark.parametrize(
-    "row", [*settings.TASKS, *settings.PAIRS], ids=lambda row: f"{row.script}-{row.env_id}"
+    "row", [*settings.TASKS, *settings.PAIRS], ids=lambda row: f"{row.script}-{row.title}"
 )
 def test_each_row_of_the_settings_is_a_command_that_the_script_accepts(row):
     from common.options import validate
@@ -440,12 +456,12 @@ def test_each_row_of_the_settings_is_a_command_that_the_script_accepts(row):
     arguments = row.pair.arguments if pair else row.arguments
     validate(options.parse(row.script, f"--env-id {row.env_id} {arguments}"))
     published = {(result["script"], result["env_id"]) for result in records.read_csv(tables.PUBLISHED)}
-    assert pair or row.env_id in settings.THRESHOLDS or (row.script, row.env_id) in published
+    assert pair or row.env_id in settings.THRESHOLDS or (row.script, row.title) in published
     assert row.script in settings.SCRIPTS
 
 
 def test_no_task_is_listed_twice_and_every_race_has_its_task():
-    tasks = [(task.script, task.env_id) for task in settings.TASKS]
+    tasks = [(task.script, task.title) for task in settings.TASKS]
     assert len(tasks) == len(set(tasks))
     assert all((race.script, race.env_id) in tasks for race in settings.RACES)
     for race in settings.RACES:  # no option that the script lacks

@@ -17,8 +17,8 @@ def data(chosen: list[str]) -> list[dict[str, Any]]:
     tasks = [task for task in TASKS if task.script in chosen]
     for task in sorted(tasks, key=lambda task: order.index(task.script)):
         if seeds := _seeds(task):
-            new = {"env": task.env_id, "threshold": THRESHOLDS.get(task.env_id), "scripts": []}
-            panel = panels.setdefault(task.env_id, new)
+            new = {"env": task.title, "threshold": THRESHOLDS.get(task.env_id), "scripts": []}
+            panel = panels.setdefault(task.title, new)
             panel["scripts"].append(
                 {"name": COLLECTION[task.script].name, "look": order.index(task.script), "seeds": seeds}
             )
