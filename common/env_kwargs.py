@@ -37,7 +37,7 @@ def to_arguments(options: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    forms = str(value), repr(value), json.dumps(value)
+    forms = str(value), json.dumps(value)
     return next((text for text in forms if _value(text) == value), str(value))
 
 
