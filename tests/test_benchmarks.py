@@ -825,6 +825,22 @@ def test_mujoco_tasks_show_the_return_at_500_000_steps(monkeypatch, tmp_path):
     assert tables.games_table(tmp_path) == "No results yet."
 
 
+@pytest.mark.parametrize(
+    ("returns", "cell"),
+    [
+        ("evaluation", "3.2 ([A](https://a.org), 1,000 steps, Hopper-v2)"),
+        ("training", "3.2 ([A](https://a.org), 1,000 steps, training, Hopper-v2)"),
+        ("best evaluation", "3.2 ([A](https://a.org), 1,000 steps, best evaluation, Hopper-v2)"),
+    ],
+)
+def test_a_published_return_says_what_it_is(returns, cell):
+    row = {"script": "ppo", "env_id": "Hopper-v5", "steps": 1000.0, "mean": 3.21, "returns": returns}
+    row |= {"name": "A", "source": "https://a.org", "note": "on Hopper-v2; one run"}
+    published = pd.DataFrame([row]).set_index(["script", "env_id"])
+    assert tables.best_published(settings.Task("ppo", "Hopper-v5"), published) == cell
+    assert tables.best_published(settings.Task("ppo", "Hopper-v5", name="Hopper-v5 on ice"), published) == "–"
+
+
 def test_a_run_that_ends_at_500_000_steps_shows_its_final_return(monkeypatch, tmp_path):
     monkeypatch.setattr(options, "is_current", lambda *row: True)
     tasks = [settings.Task("td3", "Ant-v5"), settings.Task("dqn", "MinAtar/Breakout-v1")]
