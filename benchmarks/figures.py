@@ -96,7 +96,7 @@ def draw_learning(results: Path, x: str, tasks: list[Task], columns: int) -> Fig
     for axes, (env_id, curves) in zip(grid, panels.items()):
         for curve in curves:
             lines[curve[0]] = draw_curve(axes, env_id, *curve)[0]
-        axes.set_title(env_id, fontsize=7.5)
+        axes.set_title(env_id.replace(" ", "\n", 1), fontsize=7.5)
         axes.set_xscale("log")
         low, high = axes.get_xlim()
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if columns < 3 or high < 15 * low else (1,)))
