@@ -73,7 +73,7 @@ def test_an_episode_that_never_ends_is_cut_off(capsys):
     config = RunConfig(env_id="CliffWalking-v1", eval_episodes=1)
     assert play_episodes(constant(1, 0, 0, 0), config) == [-10_000]  # up, into the wall, for ever
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: 1 evaluation episode was cut off after 10,000 steps: register")
+    assert line.startswith("warning: 1 evaluation episode was cut off after 10,000 steps: limit them")
 
 
 def test_a_time_limit_above_that_number_is_kept(monkeypatch, capsys):
@@ -148,7 +148,7 @@ def test_a_policy_that_has_diverged_is_an_error_not_a_return(env_id):
 def test_a_table_of_another_environment_is_an_error_of_one_line(command, short_run):
     _, folder = short_run("q_learning")
     line = error_line(command("q_learning", "--evaluate", folder, "--env-id", "Taxi-v4"))
-    assert "give the --env-id it was trained on" in line
+    assert "give the --env-id and the --env-kwargs that it was trained with" in line
 
 
 # Video and window
