@@ -56,11 +56,11 @@ def learning_curves(task: Task, results: Path, x: str, spaced=np.linspace) -> tu
     return grid, np.array([np.interp(grid, curve[x], curve["episodic_return"]) for curve in curves])
 
 
-def draw_curve(axes: Axes, env_id: str, script: str, points: np.ndarray, returns: np.ndarray) -> list:
+def draw_curve(axes: Axes, task: Task, points: np.ndarray, returns: np.ndarray) -> list:
     """Draw mean and interval over seeds, and the solved threshold; return the artists in this order."""
-    (line,) = axes.plot(points, returns.mean(axis=0), **look(script))
+    (line,) = axes.plot(points, returns.mean(axis=0), **look(task.script))
     band = axes.fill_between(points, *interval(returns), color=line.get_color(), alpha=0.2, linewidth=0)
-    threshold = [axes.axhline(y, **DASHES) for y in [THRESHOLDS.get(env_id)] if y is not None]
+    threshold = [axes.axhline(y, **DASHES) for y in [THRESHOLDS.get(task.env_id)] if y is not None]
     return [line, band, *threshold]
 
 
@@ -71,7 +71,7 @@ def draw_script(results: Path, task: Task) -> Figure | None:
         return None
     figure = Figure(figsize=(5.6, 3.2), layout="constrained")
     axes = figure.subplots()
-    artists = draw_curve(axes, task.env_id, task.script, *curve)
+    artists = draw_curve(axes, task, *curve)
     artists[0].set_linestyle("-")
     labels = [f"mean over {len(curve[1])} seeds", "95 % bootstrap interval of the mean", "solved threshold"]
     axes.legend(artists, labels[: len(artists)], loc="lower right")
@@ -85,7 +85,7 @@ def draw_learning(results: Path, x: str, tasks: list[Task], columns: int) -> Fig
     panels: dict[str, list] = {}
     for task in tasks:
         if (curve := learning_curves(task, results, x, np.geomspace)) is not None:
-            panels.setdefault(task.title, []).append((task.script, *curve))
+            panels.setdefault(task.title, []).append((task, *curve))
     if not panels:
         return None
     columns = min(columns, len(panels))
@@ -93,10 +93,10 @@ def draw_learning(results: Path, x: str, tasks: list[Task], columns: int) -> Fig
     figure = Figure((8.6, (2.3 if columns < 3 else 1.6) * height + 0.9), layout="constrained")
     grid = list(figure.subplots(height, columns, squeeze=False).flat)
     lines = {}
-    for axes, (env_id, curves) in zip(grid, panels.items()):
-        for curve in curves:
-            lines[curve[0]] = draw_curve(axes, env_id, *curve)[0]
-        axes.set_title(env_id.replace(" ", "\n", 1), fontsize=7.5)
+    for axes, (title, curves) in zip(grid, panels.items()):
+        for task, *curve in curves:
+            lines[task.script] = draw_curve(axes, task, *curve)[0]
+        axes.set_title(title.replace(" ", "\n", 1), fontsize=7.5)
         axes.set_xscale("log")
         low, high = axes.get_xlim()
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if columns < 3 or high < 15 * low else (1,)))

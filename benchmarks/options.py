@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import UserError
 from common.run_folder import read_options
 
-from benchmarks.settings import Task
+from benchmarks.settings import Task, with_none
 
 OUTPUT_OPTIONS = {"algorithm", "versions", "seed", "runs_dir", "log_frequency", "checkpoint_frequency"}
 OUTPUT_OPTIONS |= {"eval_frequency"}
@@ -77,14 +77,7 @@ def is_current(row: Mapping[str, Any], task: Task, defaults: dict[str, Any]) -> 
 
     `defaults` are the default options of its script.
     """
-    today = json.loads(
-        json.dumps(defaults | _nulls(task.options) | {"env_id": task.env_id})
-    )  # tuples become lists
+    given = with_none(task.options) | {"env_id": task.env_id}
+    today = json.loads(json.dumps(defaults | given))  # tuples become lists
     is_seed = int(row.get("seed", 0)) < task.seeds
     return is_seed and matches(row.get("options", ""), of_learning(today), defaults)
-
-
-def _nulls(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a TOML file with None where it says "none"."""
-    values = {name: _nulls(value) if isinstance(value, dict) else value for name, value in options.items()}
-    return {name: None if value == "none" else value for name, value in values.items()}

@@ -122,15 +122,21 @@ class Comparison:
 
 def command_line(options: dict[str, Any]) -> str:
     """Return options as arguments of a script, such as "--hidden-sizes 64 64 --normalize-rewards"."""
-    return " ".join(_argument(name.replace("_", "-"), value) for name, value in options.items())
+    return " ".join(_argument(name.replace("_", "-"), value) for name, value in with_none(options).items())
+
+
+def with_none(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a TOML file with None where it says "none"."""
+    values = {name: with_none(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return {name: None if value == "none" else value for name, value in values.items()}
 
 
 def _argument(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
     if isinstance(value, dict):
-        value = to_arguments({key: None if item == "none" else item for key, item in value.items()})
-    values = ["None"] if value == "none" else value if isinstance(value, list) else [value]
+        value = to_arguments(value)
+    values = value if isinstance(value, list) else [value]
     return shlex.join([f"--{name}", *map(str, values)])
 
 

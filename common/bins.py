@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from common.create_env import create_env
 from common.errors import UserError
 from common.seeding import generators_seeded_with
 from common.wrappers import HUGE
@@ -80,10 +81,10 @@ def discretize(env: gym.Env, bins: Sequence[int], env_kwargs: Mapping[str, Any] 
             f"--bins makes more than {MAX_CELLS:,} cells of the {size} numbers that {env.spec.id} observes:"
             " lower it, or choose a script with a network"
         )
-    options = json.dumps(dict(env_kwargs or {}), sort_keys=True)
     low, high = space.low.reshape(-1).astype(float), space.high.reshape(-1).astype(float)
     unbounded = ~(np.abs(low) < HUGE) | ~(np.abs(high) < HUGE)
     if unbounded.any():
+        options = json.dumps(dict(env_kwargs or {}), sort_keys=True)
         lowest, highest = map(np.array, random_range(env.spec.id, options))
         low, high = np.where(unbounded, lowest, low), np.where(unbounded, highest, high)
     return Bins(env, counts, low, np.where(low < high, high, low + 1.0))
@@ -99,7 +100,7 @@ def random_range(
     count: no action is chosen there.
     """
     with generators_seeded_with(0):  # in training and evaluation alike, if the environment draws from them
-        env = gym.make(env_id, disable_env_checker=True, **json.loads(env_kwargs))
+        env = create_env(env_id, json.loads(env_kwargs))
         env = gym.wrappers.FlattenObservation(env)
         env.action_space.seed(0)
         observations = [env.reset(seed=0)[0]]

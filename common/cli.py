@@ -83,7 +83,7 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
         UserError: for an unknown option, or a value of the wrong type.
     """
     args = sys.argv[1:] if args is None else args
-    config = _parse(config_class, args, config_class())
+    config = typed = _parse(config_class, args, config_class())
     path = Path(config.resume or config.evaluate or "")
     folder = path if path.is_dir() else path.parent
     if (config.resume or config.evaluate) and (folder / "config.json").exists():
@@ -94,9 +94,8 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
         saved = {name: value for name, value in recorded.items() if name in known}
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = _parse(config_class, args, config_class(**saved))
-        given = any(arg.replace("_", "-").startswith("--env-kwargs") for arg in args)
-        if config.env_id != recorded.get("env_id", config.env_id) and not given:
-            config.env_kwargs = {}  # those of the run belong to its environment
+        if config.env_id != recorded.get("env_id", config.env_id):
+            config.env_kwargs = typed.env_kwargs  # those of the run belong to its environment
     return config
 
 

@@ -27,7 +27,7 @@ PREPROCESSED = dict.fromkeys(("frameskip", "obs_type"), "the preprocessing of --
 
 
 def create_env(
-    env_id: str, env_kwargs: Mapping[str, Any] | None, render_mode: str | None, *, atari: bool
+    env_id: str, env_kwargs: Mapping[str, Any] | None, render_mode: str | None = None, *, atari: bool = False
 ) -> gym.Env:
     """Create an environment as Gymnasium has it; with `atari`, ALE games get the preprocessing for networks.
 

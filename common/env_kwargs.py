@@ -47,7 +47,8 @@ def _value(text: str) -> Any:
     for read in (ast.literal_eval, json.loads):
         with contextlib.suppress(*NO_LITERAL), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about text such as 3in1
-            return read(text)
+            value = read(text)
+            return list(value) if isinstance(value, tuple) else value
     return text
 
 

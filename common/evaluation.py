@@ -102,8 +102,6 @@ def make_video_env(config: RunConfig, folder: Path | str) -> gym.Env:
             env.render()
             options = {"name_prefix": _video_name(config), "disable_logger": True}
             return gym.wrappers.RecordVideo(env, str(folder), lambda k: k == 0, **options)
-    except UserError:
-        raise
     except Exception as error:  # a renderer whose packages are missing can raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"--capture-video cannot record {config.env_id}: {reason}") from error

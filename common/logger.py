@@ -170,7 +170,7 @@ def draw_learning_curve(config: RunConfig, folder: Path) -> Path | None:
     """Save learning_curve.png: returns of training episodes and their moving average, by environment steps.
 
     Evaluations during training are points. The dashed line is the reward threshold that Gymnasium gives for
-    the environment, if it gives one and has no options of its own.
+    the environment, if it gives one, and if the run sets no options of the environment.
     """
     steps, returns = read_column(folder / "metrics.csv", "episodic_return")
     evaluation_steps, mean_returns = read_column(folder / "evaluations.csv", "mean_return")

@@ -107,6 +107,7 @@ def test_bins_have_the_range_of_the_environment_with_its_options(scale):
     assert random_range("Tracks-v0", json.dumps({"scale": scale})) == ((0.0,), (float(scale),))
     env.reset()
     assert [env.step(action)[0] for action in (0, 1)] == [0, 1]
+    make_env("Tracks-v0", bins=(2,), env_kwargs={"scale": scale, "max_episode_steps": 1e2})  # as elsewhere
 
 
 def test_each_environment_has_a_list_of_its_own():
