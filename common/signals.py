@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM: the first one ends the training loop, a second one the process."""
 
+import faulthandler
 import signal
+import sys
 import threading
 
 
@@ -20,6 +22,10 @@ class Stopped(KeyboardInterrupt):
 class StopSignal:
     """Notes the first Ctrl-C or SIGTERM while the context is active; the second one has its usual effect.
 
+    Signals get a stack of their own, that of `faulthandler`. On the stack of the main thread, one that comes
+    during a matrix product can destroy the heap: oneDNN, which TensorFlow uses, sets the stack pointer to
+    memory from malloc meanwhile (its issue 4845).
+
     Attributes:
         number: number of the signal, or None. Only the main thread receives signals.
     """
@@ -30,6 +36,8 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
+            if sys.__stderr__ and not faulthandler.is_enabled():
+                faulthandler.enable(sys.__stderr__)
             self._handlers = {
                 number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
             }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 import re
 import shutil
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import (
+    ONE_THREAD,
     ROOT,
     SHORT,
     environment,
@@ -126,7 +128,7 @@ def test_a_signal_leaves_a_model_that_plays_and_a_run_that_resumes(name, number,
     wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/0*")), process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number and "Traceback" not in errors
+    assert process.returncode == 128 + number and "Traceback" not in errors, errors
     (folder,) = (tmp_path / "runs").iterdir()
     advice = f"continue with python {ROOT / name / name}.py --resume {folder.relative_to(tmp_path)}"
     assert errors.splitlines()[-1].startswith("interrupted: ") and errors.splitlines()[-1].endswith(advice)
@@ -156,6 +158,51 @@ def test_the_first_signal_ends_the_loop_after_its_iteration(number, tmp_path):
         run.finish(evaluate=None, table=np.zeros((2, 2)))
     assert stop.value.signum == number and isinstance(stop.value, KeyboardInterrupt)
     assert (run.folder / "model.npz").exists() and (run.folder / "checkpoints" / f"{5:012d}").exists()
+
+
+MANY_SIGNALS = """
+import ctypes
+import signal
+from common import run
+from common.signals import StopSignal
+from double_dqn import double_dqn
+
+class Stack(ctypes.Structure):  # stack_t of Linux
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+class ManySignals(StopSignal):
+    def __enter__(self):
+        super().__enter__()
+        signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
+        return self
+
+    def __exit__(self, *error):
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        super().__exit__(*error)
+
+run.StopSignal = ManySignals
+config = double_dqn.Config(total_timesteps=10_000, learning_starts=100, train_frequency=50)
+config.gradient_steps, config.eval_episodes = 5, 0
+double_dqn.train(config)
+stack = Stack()
+ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+print("size of the stack of signals:", stack.size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stack_t of Linux")
+def test_signals_leave_the_memory_of_an_update_alone(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", MANY_SIGNALS],  # pytest's own process has a stack for signals already
+        cwd=tmp_path,
+        env=os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout.split()[-1]) > 2048  # MINSIGSTKSZ
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_beginning(command, short_run, tmp_path):
