@@ -22,10 +22,6 @@ class Stopped(KeyboardInterrupt):
 class StopSignal:
     """Notes the first Ctrl-C or SIGTERM while the context is active; the second one has its usual effect.
 
-    Signals get a stack of their own, that of `faulthandler`. On the stack of the main thread, one that comes
-    during a matrix product can destroy the heap: oneDNN, which TensorFlow uses, sets the stack pointer to
-    memory from malloc meanwhile (its issue 4845).
-
     Attributes:
         number: number of the signal, or None. Only the main thread receives signals.
     """
@@ -36,6 +32,9 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
+            # During a matrix product of oneDNN, which TensorFlow uses, the stack pointer can point into the
+            # heap, and a signal handler would overwrite it (oneDNN issue 4845): faulthandler makes a stack
+            # for signals.
             if sys.__stderr__ and not faulthandler.is_enabled():
                 faulthandler.enable(sys.__stderr__)
             self._handlers = {

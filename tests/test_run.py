@@ -182,8 +182,9 @@ class ManySignals(StopSignal):
         super().__exit__(*error)
 
 run.StopSignal = ManySignals
-config = double_dqn.Config(total_timesteps=10_000, learning_starts=100, train_frequency=50)
-config.gradient_steps, config.eval_episodes = 5, 0
+config = double_dqn.Config(
+    total_timesteps=10_000, learning_starts=100, train_frequency=50, gradient_steps=5, eval_episodes=0
+)
 double_dqn.train(config)
 stack = Stack()
 ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
