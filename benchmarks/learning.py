@@ -88,6 +88,7 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
     folder = earlier(work, Path(chosen.runs_dir)) if resumes else None
     before = read_counters(folder / "checkpoints") if folder else None
     resume = f" --resume {shlex.quote(str(folder))}" if folder else ""
+    origin = records.origin()  # before the run, which reads the code at its start
     outcome = job.run_script(work.task.script, work.arguments + resume, **limits).check()
     if before:
         cut_off = before["global_step"] < outcome.options["total_timesteps"]
@@ -107,7 +108,7 @@ def run_job(work: Job, chosen: Options) -> tuple[dict, list[dict], list[dict]]:
         "solved_seconds": round(outcome.start_seconds + solved[1], 2) if solved else "",
         "whole_seconds": round(outcome.whole_seconds, 2),
         "threads": chosen.threads or "default",
-        **records.origin(),
+        **origin,
         "command": outcome.command,
         "options": json.dumps(outcome.options, separators=(",", ":")),
     }

@@ -1,4 +1,4 @@
-"""CSV files of results, and where a result comes from: versions, machine, date."""
+"""CSV files of results, and where a result comes from: versions, machine, date, commit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,12 @@ import os
 from pathlib import Path
 import platform
 import re
+import subprocess
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+COMMIT = "BENCHMARKS_COMMIT"  # tells the workers of a cluster, which have a copy without the history
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -79,13 +81,30 @@ def _sortable(value: str | float) -> tuple[float, str]:
 
 
 def origin() -> dict[str, str]:
-    """Return the columns that say where a row comes from: versions, machine and date (UTC)."""
+    """Return the columns that say where a row comes from: versions, machine, date (UTC) and commit."""
     packages = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "gymnasium", "numpy")]
     return {
         "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
         "machine": machine(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "commit": os.environ.get(COMMIT) or commit(),
     }
+
+
+def commit(root: Path = ROOT) -> str:
+    """Return the short hash of the checkout's commit, with `+` if a file other than results differs from it.
+
+    It is empty without Git, and in a copy without the history.
+    """
+    if not (root / ".git").exists():  # or Git would look in the folders above
+        return ""
+    git = ["git", "-C", str(root)]
+    try:
+        found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results"])
+    except FileNotFoundError:
+        return ""
+    return "" if found.returncode else found.stdout.strip() + "+" * bool(changed.returncode)
 
 
 def machine() -> str:

@@ -127,7 +127,8 @@ def table(study: optuna.Study, search: Search) -> list[dict[str, Any]]:
             **dict.fromkeys(search.ranges, ""),
             **{name: json.dumps(value) for name, value in search.values(trial.params).items()},
             "error": trial.user_attrs.get("error", ""),
-            **trial.user_attrs.get("origin", no_origin),
+            **no_origin,
+            **trial.user_attrs.get("origin", {}),  # of an older version: without columns that are new
         }
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.WAITING

@@ -119,10 +119,12 @@ def _ray_started(workers: int, address: str | None) -> Iterator[None]:
     import ray
 
     excluded = [".git", ".venv", "build", "runs", "wandb", "videos", "benchmarks/results"]
+    environment = {"working_dir": str(records.ROOT), "excludes": excluded}
+    environment |= {"env_vars": {records.COMMIT: records.commit()}}
     ray.init(
         address=address or "local",
         num_cpus=None if address else workers,
-        runtime_env={"working_dir": str(records.ROOT), "excludes": excluded},
+        runtime_env=environment,
         include_dashboard=None if address else False,
         log_to_driver=False,
     )

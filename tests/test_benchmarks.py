@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_a_run_that_ends_well_leaves_its_row_and_its_curve(learned):
         assert row["command"] == f"python dqn/dqn.py --env-id CartPole-v1 --seed {row['seed']} {TINY}"
         assert row["total_timesteps"] == "1500"
         assert "tensorflow" in row["versions"] and "cores" in row["machine"]
+        assert row["commit"] == records.commit()
     curve = records.read_csv(results / "curves" / "dqn__CartPole-v1.csv")
     assert {row["seed"] for row in curve} == {"0", "1"}
     steps = [int(row["global_step"]) for row in curve if row["seed"] == "1"]
@@ -358,7 +360,7 @@ def test_ray_gives_the_rows_of_the_pool_and_runs_a_lost_workers_job_again(learne
     os.kill(script_below(process.pid).ppid(), signal.SIGKILL)
     assert process.wait(timeout=240) == 0
     table = [
-        [(row["seed"], row["evaluation_mean"], row["evaluation_std"], row["command"]) for row in rows]
+        [[row[name] for name in ("seed", "evaluation_mean", "command", "commit")] for row in rows]
         for rows in (records.read_csv(folder / "learning" / GOOD.file) for folder in (tmp_path, learned[0]))
     ]
     assert table[0] == table[1]
@@ -527,6 +529,23 @@ def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     assert records.read_csv(path) == [{"seed": "9", "value": "3"}, {"seed": "10", "value": "1"}]
     records.replace_rows(path, [{"seed": 9, "new": 4}], ("seed",))  # rows of an earlier version stay
     assert records.read_csv(path) == [{"seed": "9", "new": "4"}, {"seed": "10", "new": ""}]
+
+
+def test_a_row_names_its_commit_and_whether_the_code_has_changed_since(tmp_path):
+    assert records.commit(tmp_path) == ""  # no checkout
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True, text=True)
+    git(["git", "init"])
+    for path in ("dqn.py", "benchmarks/results/rows.csv"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("old\n")
+    git(["git", "add", "."])
+    git(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first"])
+    first = git(["git", "rev-parse", "HEAD"]).stdout
+    assert records.commit(tmp_path) and first.startswith(records.commit(tmp_path))
+    (tmp_path / "benchmarks/results/rows.csv").write_text("new\n")
+    assert first.startswith(records.commit(tmp_path))  # a new row changes no code
+    (tmp_path / "dqn.py").write_text("new\n")
+    assert records.commit(tmp_path)[-1] == "+" and first.startswith(records.commit(tmp_path)[:-1])
 
 
 def test_a_write_that_fails_leaves_the_old_rows(tmp_path, monkeypatch):

@@ -384,3 +384,15 @@ def test_options_of_the_environment_are_fixed_and_shown_as_toml(tmp_path):
     )
     table = settings.tomllib.loads(tune.summary(study, search, (1000,)).partition("\n\n")[2])
     assert table["q_learning"]["FrozenLake-v1"]["env_kwargs"] == {"is_slippery": False, "map_name": "8x8"}
+
+
+def test_a_trial_of_a_study_without_commits_still_has_a_row(tmp_path):
+    search = ranges.Search("q_learning", "CartPole-v1", {}, {"gamma": {"low": 0.9, "high": 0.99}})
+    study = optuna.create_study()
+    distributions = {"gamma": optuna.distributions.FloatDistribution(0.9, 0.99)}
+    for origin in ({"date": "2026-01-01"}, records.origin()):
+        about = {"params": {"gamma": 0.95}, "user_attrs": {"origin": origin}}
+        study.add_trial(optuna.trial.create_trial(value=1, distributions=distributions, **about))
+    records.write_csv(tmp_path / "trials.csv", studies.table(study, search))
+    old, new = records.read_csv(tmp_path / "trials.csv")
+    assert (old["date"], old["commit"], new["commit"]) == ("2026-01-01", "", records.commit())
