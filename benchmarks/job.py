@@ -23,6 +23,7 @@ from benchmarks.records import ROOT
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 THREAD_VARIABLES += ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_thread = threading.local()  # has `processes` in the threads for which `add_processes_to` was called
 
 
 @dataclass
@@ -69,6 +70,7 @@ def run_script(
             started = time.perf_counter()
             # a session of its own: Ctrl-C in the terminal reaches it through this program, once (Ctrl-Z: not)
             process = subprocess.Popen(command, env=environment(threads), start_new_session=True, **streams)
+            getattr(_thread, "processes", set()).add(process)
             timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
             timer.daemon = True
             timer.start()
@@ -122,13 +124,24 @@ def exit_when_told() -> None:
             signal.signal(number, stop)
 
 
-def terminate_children(told: set[psutil.Process], *, recursive: bool = False) -> None:
-    """Terminate the processes that this one has started, and add them to `told`.
+def add_processes_to(processes: set[subprocess.Popen]) -> None:
+    """Add the scripts that this thread starts from now on to `processes`."""
+    _thread.processes = processes
+
+
+def terminate(processes: set[subprocess.Popen], told: set[subprocess.Popen]) -> None:
+    """Terminate scripts, and add them to `told`.
 
     Those in `told` are left alone: a script saves its last steps at the first signal, and ends at once at a
-    second one. `recursive` also terminates what the children have started.
+    second one.
     """
-    for process in set(psutil.Process().children(recursive)) - told:
+    for process in processes - told:
+        process.terminate()  # no effect once it has ended
+        told.add(process)
+
+
+def terminate_children() -> None:
+    """Terminate the processes that this one has started, and those that they have started."""
+    for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-        told.add(process)

@@ -12,6 +12,7 @@ and several commands at a time can share it.
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 import dataclasses
 from functools import partial
@@ -20,6 +21,7 @@ import os
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
+import threading
 from typing import Any, Literal
 
 from common.errors import UserError
@@ -62,7 +64,7 @@ class Options:
     storage: str | None = None
     """Database URL of Optuna, or path of a journal file (default: SQLite in build/tune)."""
     workers: int = os.cpu_count() or 1
-    """Simultaneous runs on this machine."""
+    """Simultaneous runs. As many trials run at a time as have room for all their seeds, at least one."""
     threads: int = 1
     """Threads per run; 0 keeps the defaults of the libraries."""
     timeout: float | None = None
@@ -100,12 +102,15 @@ def mean_returns(folder: Path, seeds: tuple[int, ...], frequency: int) -> dict[i
     return {step: mean(returns[step] for returns in curve) for step in set.intersection(*map(set, curve))}
 
 
-def run_trial(trial: "optuna.Trial", search: Search, chosen: Options, run_all: Callable) -> list[float]:
+def run_trial(
+    trial: "optuna.Trial", search: Search, chosen: Options, run_all: Callable, stop: threading.Event
+) -> list[float]:
     """Run all seeds of a trial and return their mean returns at the end.
 
     Raises:
         optuna.TrialPruned: if the pruner ends the trial.
-        Exception: if a run fails. In both cases the other runs are ended.
+        KeyboardInterrupt: once `stop` is set.
+        Exception: if a run fails. In each case the other runs are ended.
     """
     evaluations = {"eval_frequency": chosen.eval_frequency, "eval_episodes": chosen.eval_episodes}
     no_output = {"save_model": False, "checkpoint_frequency": 0}
@@ -120,6 +125,8 @@ def run_trial(trial: "optuna.Trial", search: Search, chosen: Options, run_all: C
         reported.update(returns)
 
     def watch() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
         report()
         if not search.is_base(trial.params) and trial.should_prune():
             raise optuna.TrialPruned
@@ -177,25 +184,37 @@ def tune(search: Search, chosen: Options, run_all: Callable) -> bool:
         with records.locked(path.parent):
             records.write_csv(path, studies.table(study, search))
 
-    while trial := studies.next_trial(study, search, chosen.trials, path.parent):
-        try:
-            scores = run_trial(trial, search, chosen, run_all)
-        except optuna.TrialPruned:
-            done = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except Exception as error:  # continue with the others
-            trial.set_user_attr("error", workers.reason(error))
-            done = study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        except BaseException:
-            studies.repeat(study, trial)
+    stop = threading.Event()
+
+    def run_trials() -> None:
+        while not stop.is_set() and (trial := studies.next_trial(study, search, chosen.trials, path.parent)):
+            try:
+                scores = run_trial(trial, search, chosen, run_all, stop)
+            except optuna.TrialPruned:
+                done = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            except Exception as error:  # continue with the others
+                trial.set_user_attr("error", workers.reason(error))
+                done = study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            except BaseException:
+                studies.repeat(study, trial)
+                save()
+                raise
+            else:
+                trial.set_user_attr("scores", scores)
+                done = study.tell(trial, mean(scores))
             save()
+            result = done.user_attrs.get("error") or f"{done.value:.1f}"
+            values = json.dumps(search.values(done.params))
+            print(f"trial {done.number}: {studies.state(done)}: {result} {values}", flush=True)
+
+    at_a_time = max(1, chosen.workers // len(chosen.seeds))
+    with ThreadPoolExecutor(at_a_time) as pool:
+        try:
+            for future in as_completed([pool.submit(run_trials) for _ in range(at_a_time)]):
+                future.result()
+        except BaseException:
+            stop.set()
             raise
-        else:
-            trial.set_user_attr("scores", scores)
-            done = study.tell(trial, mean(scores))
-        save()
-        result = done.user_attrs.get("error") or f"{done.value:.1f}"
-        values = json.dumps(search.values(done.params))
-        print(f"trial {done.number}: {studies.state(done)}: {result} {values}", flush=True)
     save()
     print(summary(study, search, chosen.seeds), flush=True)
     return bool(studies.complete(study))

@@ -43,7 +43,9 @@ def on_this_machine(
     `watch` is called every second while jobs are running. If it raises an exception, or if this generator is
     closed or interrupted, the running scripts are ended first; with `saves`, after they have saved.
     """
-    with ThreadPoolExecutor(workers) as pool:  # threads suffice: each run is a process
+    processes: set = set()
+    # threads suffice: each run is a process
+    with ThreadPoolExecutor(workers, initializer=job.add_processes_to, initargs=(processes,)) as pool:
         futures = {pool.submit(run, work): work for work in jobs}
         running = set(futures)
         try:
@@ -58,7 +60,7 @@ def on_this_machine(
             told: set = set()
             while not all(future.done() for future in futures):  # a script may still be starting
                 try:
-                    job.terminate_children(told if saves else set())
+                    job.terminate(processes.copy(), told if saves else set())
                     time.sleep(0.1)
                 except KeyboardInterrupt:  # a second one: do not wait until they have saved
                     told.clear()
@@ -132,7 +134,7 @@ def _ray_started(workers: int, address: str | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        job.terminate_children(set(), recursive=True)
+        job.terminate_children()
         raise
     finally:
         ray.shutdown()

@@ -38,6 +38,8 @@ with open(folder / "evaluations.csv", "w", buffering=1) as file:
         print(f"{step + 7},0.1,{value},1.0", file=file)
 if given.learning_rate in (0.01, 1.0):
     time.sleep(300)
+if given.learning_rate == 0.9:
+    time.sleep(8)
 (folder / "evaluation.json").write_text('{"returns": [%f]}' % value)
 """
 TABLE = """
@@ -135,6 +137,16 @@ def test_pruning_ends_the_scripts_of_a_trial_and_the_search_goes_on(tuned, next_
     rows = tuned(trials=7)  # the sixth would take minutes
     assert [row["state"] for row in rows] == ["complete"] * 5 + ["pruned", "complete"]
     assert rows[5]["score"] == "1.5" and rows[5]["scores"] == ""  # the mean at the last evaluation
+    assert scripts_of(tmp_path) == []
+
+
+def test_more_workers_run_trials_side_by_side_and_pruning_one_leaves_the_others_alone(
+    tuned, next_settings, tmp_path
+):
+    next_settings(0.01, 0.9, 0.3, 0.4, 0.5, 0.6)
+    rows = tuned(trials=7, workers=3, seeds=(1000,))
+    # the second would take minutes; it is pruned once five are complete, while the third one sleeps
+    assert [row["state"] for row in rows] == ["complete", "pruned"] + ["complete"] * 5
     assert scripts_of(tmp_path) == []
 
 
