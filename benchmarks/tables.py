@@ -60,15 +60,17 @@ def published_returns() -> pd.DataFrame:
 
 
 def best_published(task: Task, published: pd.DataFrame) -> str:
-    """Return the best published return of a task, its source, number of steps, and version of the task."""
+    """Return the best published return of a task, its source, steps, kind, and version of the task."""
     if (task.script, task.title) not in published.index:
         return "–"
     source = published.loc[(task.script, task.title)]
     steps = "" if pd.isna(source["steps"]) else f", {source['steps']:,.0f} steps"
     kind = "" if source["returns"] == "evaluation" else f", {source['returns']}"
+    runs = ", one run" if source["seeds"] == 1 else ""
     other = re.match(r"on (\S+-v\d)", str(source["note"]))
     version = f", {other[1]}" if other and other[1] != task.env_id else ""
-    return f"{source['mean']:.1f} ([{source['name']}]({source['source']}){steps}{kind}{version})"
+    mean = with_interval([source["mean"]])
+    return f"{mean} ([{source['name']}]({source['source']}){steps}{kind}{version}{runs})"
 
 
 def learning_table(results: Path, script: str = "") -> str:

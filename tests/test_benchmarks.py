@@ -837,7 +837,7 @@ def test_mujoco_tasks_show_the_return_at_500_000_steps(monkeypatch, tmp_path):
     _, _, ant, ppo, trpo, walker, *_ = tables.mujoco_table(tmp_path).splitlines()
     assert ant.startswith("| Ant-v5 | TRPO | 1,000,000 | 2 |") and "| – | 60.0 |" in ant  # not evaluated
     assert ppo.startswith("| Hopper-v5 | PPO |") and "| 2000.0 [2000.0, 2000.0] | 60.0 |" in ppo
-    assert ppo.endswith(", 1,000,000 steps, Hopper-v4) |")  # the version of the published run
+    assert ppo.endswith(", 1,000,000 steps, Hopper-v4, one run) |")  # the version of the published run
     assert trpo.startswith("| Hopper-v5 | TRPO |") and "| – | 60.0 |" in trpo
     assert "| 3000.0 [3000.0, 3000.0] | 2000.0 (1 of 2 seeds) | 60.0 |" in walker
     assert "CartPole" not in tables.mujoco_table(tmp_path)
@@ -845,19 +845,28 @@ def test_mujoco_tasks_show_the_return_at_500_000_steps(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("returns", "cell"),
+    ("returns", "seeds", "cell"),
     [
-        ("evaluation", "3.2 ([A](https://a.org), 1,000 steps, Hopper-v2)"),
-        ("training", "3.2 ([A](https://a.org), 1,000 steps, training, Hopper-v2)"),
-        ("best evaluation", "3.2 ([A](https://a.org), 1,000 steps, best evaluation, Hopper-v2)"),
+        ("evaluation", 3, "3.21 ([A](https://a.org), 1,000 steps, Hopper-v2)"),
+        ("evaluation", 1, "3.21 ([A](https://a.org), 1,000 steps, Hopper-v2, one run)"),
+        ("training", np.nan, "3.21 ([A](https://a.org), 1,000 steps, training, Hopper-v2)"),
+        ("best evaluation", 3, "3.21 ([A](https://a.org), 1,000 steps, best evaluation, Hopper-v2)"),
     ],
 )
-def test_a_published_return_says_what_it_is(returns, cell):
+def test_a_published_return_says_what_it_is(returns, seeds, cell):
     row = {"script": "ppo", "env_id": "Hopper-v5", "steps": 1000.0, "mean": 3.21, "returns": returns}
-    row |= {"name": "A", "source": "https://a.org", "note": "on Hopper-v2; one run"}
+    row |= {"name": "A", "source": "https://a.org", "note": "on Hopper-v2", "seeds": seeds}
     published = pd.DataFrame([row]).set_index(["script", "env_id"])
     assert tables.best_published(settings.Task("ppo", "Hopper-v5"), published) == cell
     assert tables.best_published(settings.Task("ppo", "Hopper-v5", name="Hopper-v5 on ice"), published) == "–"
+
+
+def test_a_mujoco_row_below_the_best_published_return_has_a_note():
+    published = tables.published_returns()["mean"]
+    for task in settings.TASKS:
+        returns = cells.runs(task, records.RESULTS).get("evaluation_mean", pd.Series(dtype=float))
+        if task.is_mujoco and returns.mean() < published[task.script, task.title]:
+            assert task.note, f"{task.script} {task.title}: {returns.mean()}"
 
 
 def test_a_run_that_ends_at_500_000_steps_shows_its_final_return(monkeypatch, tmp_path):
