@@ -142,7 +142,10 @@ class EnvPool(gym.vector.VectorEnv):
             raise UserError(f"EnvPool does not have Gymnasium's {env_id}: use --executor sync or async")
         known = (*ATARI_OPTIONS, FRAMES) if env_id.startswith("ALE/") else ("max_episode_steps",)
         for name in options.keys() - known:
-            raise UserError(f"EnvPool's {env_id} does not have the option {name}: use --executor sync")
+            raise UserError(
+                f"--executor envpool cannot set the option {name} of {env_id}, only {', '.join(known)}:"
+                " use --executor sync or async"
+            )
         spec = _quietly(self._envpool.make_spec, self.task, **self.options)
         ours, theirs = self.single_observation_space, _quietly(getattr, spec, "gymnasium_observation_space")
         other_image = ours.dtype == np.uint8 and not env_id.startswith("ALE/")  # EnvPool draws in its own way

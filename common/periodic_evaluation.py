@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+import sys
 from typing import Any
 
 from common.errors import UserError
@@ -96,7 +97,7 @@ def read_best(path: Path) -> dict[str, Any]:
 
 
 def check_evaluations(config: RunConfig) -> None:
-    """Check the options of evaluations.
+    """Check the options of evaluations; warn if training ends before the first one.
 
     Raises:
         UserError: if evaluations have no episodes to play, or if a saved model should be evaluated.
@@ -109,3 +110,9 @@ def check_evaluations(config: RunConfig) -> None:
             raise UserError(
                 f"{option} needs episodes to play, and --eval-episodes is 0: give at least 1, or no {option}"
             )
+    if config.eval_frequency > config.total_timesteps:
+        print(
+            f"warning: training ends at step {config.total_timesteps:,}, before the first evaluation:"
+            f" --eval-frequency is {config.eval_frequency:,}",
+            file=sys.stderr,
+        )

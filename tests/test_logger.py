@@ -4,8 +4,10 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 from common.errors import UserError
+import common.logger
 from common.logger import Logger, MetricsFile, draw_learning_curve, moving_average
 from common.options import RunConfig
 from common.run import Run
@@ -117,6 +119,17 @@ def test_wandb_works_offline_and_without_an_account(command, only_run):
     folder = only_run()
     assert list(folder.parent.parent.glob("wandb/offline-run-*"))
     assert (folder / "wandb_id.txt").read_text()
+
+
+def test_wandb_gets_the_returns_of_evaluations(tmp_path, monkeypatch):
+    logged = []
+    run = SimpleNamespace(log=logged.append, finish=lambda: None)
+    monkeypatch.setattr(common.logger, "start_wandb", lambda config, folder: run)
+    logger = Logger(RunConfig(track=True, eval_frequency=10), tmp_path, first_step=0)
+    returns = {"mean_return": 2.0, "std_return": 1.0, "min_return": 1.0, "max_return": 3.0}
+    logger.write_evaluation({"global_step": 20, "seconds": 0.5, **returns})
+    logger.close()
+    assert logged == [{"global_step": 20} | {f"evaluation/{name}": value for name, value in returns.items()}]
 
 
 def test_wandb_without_an_api_key_is_one_line(tmp_path, monkeypatch):

@@ -174,6 +174,14 @@ def test_video_and_window_are_for_the_final_evaluation(tmp_path, monkeypatch):
     assert seen == [(False, None, 2)]
 
 
+def test_training_that_ends_before_the_first_evaluation_says_so(tmp_path, capsys):
+    make_run(tmp_path, total_timesteps=10)
+    assert "warning" not in capsys.readouterr().err
+    make_run(tmp_path, total_timesteps=9)
+    warning = "training ends at step 9, before the first evaluation: --eval-frequency is 10"
+    assert capsys.readouterr().err == f"warning: {warning}\n"
+
+
 def test_no_model_is_saved_if_not_asked_for(tmp_path):
     run = make_run(tmp_path, save_model=False)
     evaluate_at(run, [1.0])
