@@ -24,11 +24,12 @@ class Search:
     env_id: str
     options: dict[str, Any]  # the base setting, where it differs from the defaults
     ranges: dict[str, dict[str, Any]]
+    title: str = ""  # if it is not the id
 
     @property
     def name(self) -> str:
         """Name of the study and its files."""
-        return Task(self.script, self.env_id).file.removesuffix(".csv")
+        return Task(self.script, self.env_id, name=self.title).file.removesuffix(".csv")
 
     @property
     def base(self) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def read(path: Path, scripts: tuple[str, ...], envs: tuple[str, ...], ranges: st
     for script in [*scripts, *content]:
         _look_up(SCRIPTS, script, "script")
     if ranges and scripts and envs:
-        tables = [(script, env_id, {"ranges": ranges}) for script in scripts for env_id in envs]
+        tables = [(script, title, {"ranges": ranges}) for script in scripts for title in envs]
     elif ranges:
         raise UserError(f"--ranges {ranges} needs --scripts and --envs: name what to tune")
     else:
@@ -102,29 +103,32 @@ def _look_up(table: dict[str, Any], name: str, kind: str) -> Any:
 
 def _selected(content: dict, scripts: tuple[str, ...], envs: tuple[str, ...]) -> Iterator[tuple]:
     for script, tables in content.items():
-        for env_id, table in tables.items():
-            if (not scripts or script in scripts) and (not envs or env_id in envs):
-                yield script, env_id, table
+        for title, table in tables.items():
+            if (not scripts or script in scripts) and (not envs or title in envs):
+                yield script, title, table
 
 
-def _search(script: str, env_id: str, table: Any, named: dict[str, dict]) -> Search:
+def _search(script: str, title: str, table: Any, named: dict[str, dict]) -> Search:
     """Return the search of a table; UserError, which names the table, if it cannot be."""
     try:
         if not isinstance(table, dict):
             raise UserError(f'options belong in an environment\'s table, such as [{script}."CartPole-v1"]')
-        search = Search(script, env_id, *_base_and_ranges(script, env_id, table, named))
+        rows = select(TASKS, (script,), (title,))
+        base = rows[0].options if rows else {}
+        env_id = rows[0].env_id if rows else title
+        search = Search(script, env_id, *_base_and_ranges(base, table, named), title)
         _check(search)
     except UserError as error:
-        raise UserError(f'[{script}."{env_id}"]: {error}') from error
+        raise UserError(f'[{script}."{title}"]: {error}') from error
     return search
 
 
-def _base_and_ranges(script: str, env_id: str, table: dict, named: dict[str, dict]) -> tuple[dict, dict]:
-    """Return the fixed options and the ranges of a table, with what it takes from elsewhere."""
+def _base_and_ranges(base: dict, table: dict, named: dict[str, dict]) -> tuple[dict, dict]:
+    """Return the fixed options, those of `base` with a table's changes, and the ranges of the table."""
     table = (_look_up(named, table["ranges"], "table of ranges") if "ranges" in table else {}) | table
     table.pop("ranges", None)
-    rows = [task.options for task in select(TASKS, (script,), (env_id,))]
-    base = _look_up(PRESETS, table.pop("preset"), "preset") if "preset" in table else next(iter(rows), {})
+    if "preset" in table:
+        base = _look_up(PRESETS, table.pop("preset"), "preset")
     for name in table.keys() & OWN:
         raise UserError(f"{name} is not allowed here: tune.py sets it")
     ranges = {

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 import platform
+import re
 from typing import Any
 
 from common.errors import UserError
@@ -51,14 +52,15 @@ def open_study(
                 load_if_exists=True,
             )
         except Exception as error:  # each kind of storage has its own
-            raise UserError(f"--storage {storage} cannot be opened: {workers.reason(error)}") from error
+            shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)  # without the password
+            raise UserError(f"--storage {shown} cannot be opened: {workers.reason(error)}") from error
         if "made_with" not in study.user_attrs:
             study.enqueue_trial(search.params(search.base), skip_if_exists=True)
             study.set_user_attr("made_with", json.dumps(made_with))
         elif not options.matches(study.user_attrs["made_with"], made_with):
             raise UserError(
-                f"the trials of {search.name} in {storage} have other options, ranges, seeds, or evaluations:"
-                " restore these, or choose another --storage"
+                f"the trials of {search.name} in this --storage have other options, ranges, seeds, or"
+                " evaluations: restore these, or choose another --storage"
             )
         for trial in study.get_trials(states=[TrialState.RUNNING]):
             if _was_killed(*trial.user_attrs.get("process", ("", 0, 0.0))):

@@ -149,12 +149,13 @@ def summary(study: "optuna.Study", search: Search, seeds: tuple[int, ...]) -> st
         return f"{search.name}: {line}"
     best = study.best_trial
     base = [f"{trial.value:.1f}" for trial in studies.complete(study) if search.is_base(trial.params)]
-    setting = search.options | search.values(best.params)
+    variant = {"env_id": search.env_id} if search.title not in ("", search.env_id) else {}
+    setting = variant | search.options | search.values(best.params)
     lines = [
         f"{search.name}: {line}; mean return with seeds {', '.join(map(str, seeds))}:"
         f" {best.value:.1f} (trial {best.number}), base setting: {next(iter(base), 'none')}",
         "",
-        f'[{search.script}."{search.env_id}"]',
+        f'[{search.script}."{search.title or search.env_id}"]',
         *(f"{name} = {_toml(value)}" for name, value in setting.items()),
     ]
     return "\n".join(lines) + "\n"

@@ -278,9 +278,26 @@ def test_a_preset_or_a_row_of_learning_toml_is_the_base(tmp_path):
 def test_every_table_of_the_settings_can_be_searched():
     path = tune.Options().ranges_file
     assert ranges.read(path, (), (), None)
+    serves = {"dqn": ("dqn", "double_dqn", "dueling_dqn"), "off_policy": ("ddpg", "td3", "sac")}
+    tuned = []
     for name in settings.read_toml(path)["ranges"]:
-        script, env_id = (name, "CartPole-v1") if name in settings.SCRIPTS else ("td3", "Pendulum-v1")
-        assert ranges.read(path, (script,), (env_id,), name)
+        for script in serves.get(name, (name,)):
+            env_id = "Pendulum-v1" if name == "off_policy" else "CartPole-v1"
+            tuned += ranges.read(path, (script,), (env_id,), name)
+    assert {search.script for search in tuned} == set(settings.SCRIPTS)
+
+
+def test_a_variant_of_a_task_is_tuned_in_files_of_its_own():
+    name = "Humanoid-v5 without contact forces"
+    (search,) = ranges.read(tune.Options().ranges_file, ("td3",), (name,), "off_policy")
+    assert search.env_id == "Humanoid-v5" and search.base["batch_size"] == 256  # that of its preset
+    assert search.name == "td3__Humanoid-v5_without_contact_forces"
+    study = optuna.create_study()
+    params = search.params(search.base)
+    kinds = {name: optuna.distributions.CategoricalDistribution([value]) for name, value in params.items()}
+    study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=1))
+    table = settings.tomllib.loads(tune.summary(study, search, (1000,)).partition("\n\n")[2])
+    assert table["td3"][name]["env_id"] == "Humanoid-v5" and table["td3"][name]["batch_size"] == 256
 
 
 @pytest.mark.parametrize(
@@ -301,13 +318,14 @@ def test_every_table_of_the_settings_can_be_searched():
             {"storage": "/no/folder/journal", "scripts": ("q_learning",)},
             "journal cannot be opened",
         ),
+        ({"storage": "mydb://ann:secret@host/x", "scripts": ("q_learning",)}, r"mydb://ann:\*\*\*@host/x"),
         ({"ranges_file": Path("/no/file")}, "cannot read /no/file"),
     ],
 )
 def test_wrong_options_are_refused_on_one_line(options, words, tmp_path):
     with pytest.raises(UserError, match=words) as error:
         tune.main(tune.Options(**{"results": tmp_path} | options))
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
