@@ -22,9 +22,9 @@ class Search:
 
     script: str
     env_id: str
+    title: str  # the environment in learning.toml
     options: dict[str, Any]  # the base setting, where it differs from the defaults
     ranges: dict[str, dict[str, Any]]
-    title: str = ""  # if it is not the id
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ def _search(script: str, title: str, table: Any, named: dict[str, dict]) -> Sear
         rows = select(TASKS, (script,), (title,))
         base = rows[0].options if rows else {}
         env_id = rows[0].env_id if rows else title
-        search = Search(script, env_id, *_base_and_ranges(base, table, named), title)
+        search = Search(script, env_id, title, *_base_and_ranges(base, table, named))
         _check(search)
     except UserError as error:
         raise UserError(f'[{script}."{title}"]: {error}') from error
@@ -128,7 +128,8 @@ def _base_and_ranges(base: dict, table: dict, named: dict[str, dict]) -> tuple[d
     table = (_look_up(named, table["ranges"], "table of ranges") if "ranges" in table else {}) | table
     table.pop("ranges", None)
     if "preset" in table:
-        base = _look_up(PRESETS, table.pop("preset"), "preset")
+        variant = {name: base[name] for name in ("env_kwargs",) if name in base}
+        base = _look_up(PRESETS, table.pop("preset"), "preset") | variant
     for name in table.keys() & OWN:
         raise UserError(f"{name} is not allowed here: tune.py sets it")
     ranges = {

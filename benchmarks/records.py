@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import csv
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+ORIGIN = ("versions", "machine", "date", "commit")  # the columns that say where a row comes from
+NO_CODE = (":!benchmarks/results", ":!*.md")  # what may differ from a row's commit, as Git writes it
 COMMIT = "BENCHMARKS_COMMIT"  # tells the workers of a cluster, which have a copy without the history
 
 
@@ -81,30 +84,32 @@ def _sortable(value: str | float) -> tuple[float, str]:
 
 
 def origin() -> dict[str, str]:
-    """Return the columns that say where a row comes from: versions, machine, date (UTC) and commit."""
+    """Return the columns `ORIGIN`; the date is in UTC."""
     packages = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "gymnasium", "numpy")]
-    return {
-        "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
-        "machine": machine(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "commit": os.environ.get(COMMIT) or commit(),
-    }
+    values = (
+        ", ".join([f"Python {platform.python_version()}", *packages]),
+        machine(),
+        datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        os.environ.get(COMMIT) or commit(),
+    )
+    return dict(zip(ORIGIN, values, strict=True))
 
 
 def commit(root: Path = ROOT) -> str:
-    """Return the short hash of the checkout's commit, with `+` if a file other than results differs from it.
+    """Return the short hash of the checkout's commit, with `+` if its code or settings have changed since.
 
-    It is empty without Git, and in a copy without the history.
+    Pages and results are left out. The hash is empty without Git, and in a copy without the history.
     """
     if not (root / ".git").exists():  # or Git would look in the folders above
         return ""
-    git = ["git", "-C", str(root)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    run = partial(subprocess.run, cwd=root, env=environment, capture_output=True, text=True)
     try:
-        found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results"])
+        found = run(["git", "rev-parse", "--short", "HEAD"])
+        changed = run(["git", "--no-optional-locks", "status", "--porcelain", "--", ".", *NO_CODE])
     except FileNotFoundError:
         return ""
-    return "" if found.returncode else found.stdout.strip() + "+" * bool(changed.returncode)
+    return "" if found.returncode else found.stdout.strip() + "+" * bool(changed.stdout)
 
 
 def machine() -> str:

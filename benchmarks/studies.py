@@ -5,7 +5,6 @@ import json
 import os
 from pathlib import Path
 import platform
-import re
 from typing import Any
 
 from common.errors import UserError
@@ -47,13 +46,12 @@ def open_study(
                 storage=_open_storage(storage),
                 study_name=search.name,
                 direction="maximize",
-                sampler=optuna.samplers.TPESampler(constant_liar=True),  # for several processes
+                sampler=optuna.samplers.TPESampler(constant_liar=True),  # for several trials at a time
                 pruner=pruner,
                 load_if_exists=True,
             )
         except Exception as error:  # each kind of storage has its own
-            shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)  # without the password
-            raise UserError(f"--storage {shown} cannot be opened: {workers.reason(error)}") from error
+            raise UserError(f"--storage cannot be opened: {workers.reason(error)}") from error
         if "made_with" not in study.user_attrs:
             study.enqueue_trial(search.params(search.base), skip_if_exists=True)
             study.set_user_attr("made_with", json.dumps(made_with))
@@ -117,7 +115,6 @@ def complete(study: optuna.Study) -> list[FrozenTrial]:
 
 def table(study: optuna.Study, search: Search) -> list[dict[str, Any]]:
     """Return a row for each trial that has begun."""
-    no_origin = dict.fromkeys(records.origin(), "")
     return [
         {
             "trial": trial.number,
@@ -129,7 +126,7 @@ def table(study: optuna.Study, search: Search) -> list[dict[str, Any]]:
             **dict.fromkeys(search.ranges, ""),
             **{name: json.dumps(value) for name, value in search.values(trial.params).items()},
             "error": trial.user_attrs.get("error", ""),
-            **no_origin,
+            **dict.fromkeys(records.ORIGIN, ""),
             **trial.user_attrs.get("origin", {}),  # of an older version: without columns that are new
         }
         for trial in study.get_trials(deepcopy=False)

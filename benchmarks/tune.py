@@ -12,8 +12,8 @@ and several commands at a time can share it.
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import closing, suppress
 import dataclasses
 from functools import partial
 import json
@@ -149,13 +149,13 @@ def summary(study: "optuna.Study", search: Search, seeds: tuple[int, ...]) -> st
         return f"{search.name}: {line}"
     best = study.best_trial
     base = [f"{trial.value:.1f}" for trial in studies.complete(study) if search.is_base(trial.params)]
-    variant = {"env_id": search.env_id} if search.title not in ("", search.env_id) else {}
+    variant = {"env_id": search.env_id} if search.title != search.env_id else {}
     setting = variant | search.options | search.values(best.params)
     lines = [
         f"{search.name}: {line}; mean return with seeds {', '.join(map(str, seeds))}:"
         f" {best.value:.1f} (trial {best.number}), base setting: {next(iter(base), 'none')}",
         "",
-        f'[{search.script}."{search.title or search.env_id}"]',
+        f'[{search.script}."{search.title}"]',
         *(f"{name} = {_toml(value)}" for name, value in setting.items()),
     ]
     return "\n".join(lines) + "\n"
@@ -210,11 +210,15 @@ def tune(search: Search, chosen: Options, run_all: Callable) -> bool:
 
     at_a_time = max(1, chosen.workers // len(chosen.seeds))
     with ThreadPoolExecutor(at_a_time) as pool:
+        futures = [pool.submit(run_trials) for _ in range(at_a_time)]
         try:
-            for future in as_completed([pool.submit(run_trials) for _ in range(at_a_time)]):
+            for future in as_completed(futures):
                 future.result()
         except BaseException:
             stop.set()
+            while not all(future.done() for future in futures):  # the scripts are being ended
+                with suppress(KeyboardInterrupt):
+                    wait(futures)
             raise
     save()
     print(summary(study, search, chosen.seeds), flush=True)

@@ -58,6 +58,7 @@ def learned(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learning, "TASKS", [GOOD, BAD])
+        patch.setattr(records, "commit", lambda: "1234567")
         failures = learning.main(learning.Options(results=results, workers=2))
     return results, failures
 
@@ -71,7 +72,7 @@ def test_a_run_that_ends_well_leaves_its_row_and_its_curve(learned):
         assert row["command"] == f"python dqn/dqn.py --env-id CartPole-v1 --seed {row['seed']} {TINY}"
         assert row["total_timesteps"] == "1500"
         assert "tensorflow" in row["versions"] and "cores" in row["machine"]
-        assert row["commit"] == records.commit()
+        assert row["commit"] == "1234567"
     curve = records.read_csv(results / "curves" / "dqn__CartPole-v1.csv")
     assert {row["seed"] for row in curve} == {"0", "1"}
     steps = [int(row["global_step"]) for row in curve if row["seed"] == "1"]
@@ -346,7 +347,8 @@ def test_ray_gives_the_rows_of_the_pool_and_runs_a_lost_workers_job_again(learne
     monkeypatch.setattr(learning, "TASKS", [GOOD])
     arguments = ["--scripts", "dqn", "--envs", "CartPole-v1", f"--extra={TINY}", "--seeds", "0", "1"]
     code = (
-        "import tyro; from benchmarks import learning, settings;"
+        "import tyro; from benchmarks import learning, records, settings;"
+        "records.commit = lambda: '1234567';"
         "learning.TASKS = [settings.Task('dqn', 'CartPole-v1')];"
         "raise SystemExit(learning.main(tyro.cli(learning.Options)))"
     )
@@ -359,8 +361,9 @@ def test_ray_gives_the_rows_of_the_pool_and_runs_a_lost_workers_job_again(learne
     )
     os.kill(script_below(process.pid).ppid(), signal.SIGKILL)
     assert process.wait(timeout=240) == 0
+    columns = ("seed", "evaluation_mean", "evaluation_std", "command", "commit")
     table = [
-        [[row[name] for name in ("seed", "evaluation_mean", "command", "commit")] for row in rows]
+        [[row[name] for name in columns] for row in rows]
         for rows in (records.read_csv(folder / "learning" / GOOD.file) for folder in (tmp_path, learned[0]))
     ]
     assert table[0] == table[1]
@@ -531,21 +534,38 @@ def test_rows_replace_those_of_their_key_and_leave_the_others(tmp_path):
     assert records.read_csv(path) == [{"seed": "9", "new": "4"}, {"seed": "10", "new": ""}]
 
 
-def test_a_row_names_its_commit_and_whether_the_code_has_changed_since(tmp_path):
-    assert records.commit(tmp_path) == ""  # no checkout
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A Git repository with a script and a page in a commit; returns it and the commit's hash."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)  # of a hook that runs the tests
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True, text=True)
     git(["git", "init"])
-    for path in ("dqn.py", "benchmarks/results/rows.csv"):
+    for path in ("dqn.py", "page.md", "benchmarks/results/rows.csv"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("old\n")
     git(["git", "add", "."])
     git(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first"])
-    first = git(["git", "rev-parse", "HEAD"]).stdout
-    assert records.commit(tmp_path) and first.startswith(records.commit(tmp_path))
-    (tmp_path / "benchmarks/results/rows.csv").write_text("new\n")
-    assert first.startswith(records.commit(tmp_path))  # a new row changes no code
-    (tmp_path / "dqn.py").write_text("new\n")
-    assert records.commit(tmp_path)[-1] == "+" and first.startswith(records.commit(tmp_path)[:-1])
+    return tmp_path, git(["git", "rev-parse", "HEAD"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [("benchmarks/results/rows.csv", False), ("page.md", False), ("dqn.py", True), ("new.py", True)],
+)
+def test_a_row_names_its_commit_and_whether_the_code_has_changed_since(path, changes, checkout):
+    folder, commit = checkout
+    assert records.commit(folder) and commit.startswith(records.commit(folder))
+    (folder / path).write_text("new\n")
+    assert records.commit(folder).endswith("+") == changes
+    assert commit.startswith(records.commit(folder).removesuffix("+"))
+
+
+def test_a_folder_without_a_commit_has_none(tmp_path, capfd):
+    assert records.commit(tmp_path) == ""
+    (tmp_path / ".git").mkdir()  # not a repository
+    assert records.commit(tmp_path) == "" and capfd.readouterr() == ("", "")
 
 
 def test_a_write_that_fails_leaves_the_old_rows(tmp_path, monkeypatch):
@@ -865,7 +885,7 @@ def test_a_mujoco_row_below_the_best_published_return_has_a_note():
     published = tables.published_returns()["mean"]
     for task in settings.TASKS:
         returns = cells.runs(task, records.RESULTS).get("evaluation_mean", pd.Series(dtype=float))
-        if task.is_mujoco and returns.mean() < published[task.script, task.title]:
+        if task.is_mujoco and returns.mean() < published.get((task.script, task.title), -np.inf):
             assert task.note, f"{task.script} {task.title}: {returns.mean()}"
 
 
