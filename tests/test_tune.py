@@ -167,11 +167,15 @@ def test_ctrl_c_ends_the_trials_that_run_side_by_side(tuned, next_settings, tmp_
         os.kill(os.getpid(), signal.SIGINT)
 
     next_settings(0.01, 0.01)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        tuned(trials=3, workers=4)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tuned(trials=3, workers=4)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, handler)
     rows = records.read_csv(tmp_path / "tune" / "q_learning__CartPole-v1.csv")
     assert [row["state"] for row in rows] == ["complete", "interrupted", "interrupted"]
     assert scripts_of(tmp_path) == []
