@@ -113,10 +113,8 @@ def _search(script: str, title: str, table: Any, named: dict[str, dict]) -> Sear
     try:
         if not isinstance(table, dict):
             raise UserError(f'options belong in an environment\'s table, such as [{script}."CartPole-v1"]')
-        rows = select(TASKS, (script,), (title,))
-        base = rows[0].options if rows else {}
-        env_id = rows[0].env_id if rows else title
-        search = Search(script, env_id, title, *_base_and_ranges(base, table, named))
+        row = next(iter(select(TASKS, (script,), (title,))), Task(script, title))
+        search = Search(script, row.env_id, title, *_base_and_ranges(row.options, table, named))
         _check(search)
     except UserError as error:
         raise UserError(f'[{script}."{title}"]: {error}') from error
@@ -128,7 +126,7 @@ def _base_and_ranges(base: dict, table: dict, named: dict[str, dict]) -> tuple[d
     table = (_look_up(named, table["ranges"], "table of ranges") if "ranges" in table else {}) | table
     table.pop("ranges", None)
     if "preset" in table:
-        variant = {name: base[name] for name in ("env_kwargs",) if name in base}
+        variant = {"env_kwargs": base["env_kwargs"]} if "env_kwargs" in base else {}
         base = _look_up(PRESETS, table.pop("preset"), "preset") | variant
     for name in table.keys() & OWN:
         raise UserError(f"{name} is not allowed here: tune.py sets it")

@@ -321,13 +321,12 @@ def test_every_table_of_the_settings_can_be_searched():
     tuned = set()
     for name in settings.read_toml(path)["ranges"]:
         for script in serves.get(name, (name,)):
-            first, *others = (task.title for task in settings.TASKS if task.script == script)
-            (search,) = ranges.read(path, (script,), (first,), name)
+            tasks = settings.select(settings.TASKS, (script,), ())
+            (search,) = ranges.read(path, (script,), (tasks[0].title,), name)
             tuned.add(script)
-            for task in settings.TASKS:  # without making its environment, which may be missing
-                if task.script == script:
-                    base = dataclasses.replace(search, options=task.options).base
-                    assert all(ranges._contains(search.ranges[name], base[name]) for name in base), task
+            for task in tasks:  # without making its environment, which may be missing
+                for option, value in dataclasses.replace(search, options=task.options).base.items():
+                    assert ranges._contains(search.ranges[option], value), (task, option)
     assert tuned == set(settings.SCRIPTS)
 
 
