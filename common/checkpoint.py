@@ -86,6 +86,8 @@ class Checkpoints:
     def restore(self) -> None:
         """Set every object to its state in the newest checkpoint, if there is one.
 
+        The learning rates of optimizers stay as they are: they are options of a run.
+
         Raises:
             UserError: if the checkpoint does not fit the objects.
         """
@@ -98,10 +100,18 @@ class Checkpoints:
 
     def _restore(self, folder: Path) -> None:
         if self.trackables:
+            import keras
             import tensorflow as tf
 
+            objects = list(self.trackables.values())
+            objects += [value for one in objects for value in vars(one).values()]
+            rates = [one.learning_rate for one in objects if isinstance(one, keras.optimizers.Optimizer)]
+            rates = [rate for rate in rates if isinstance(rate, keras.Variable)]  # not one of a schedule
+            options = [float(rate) for rate in rates]  # of this run; the saved ones may differ
             status = tf.train.Checkpoint(**self.trackables).read(str(folder / "variables"))
             status.assert_existing_objects_matched()
+            for rate, option in zip(rates, options):
+                rate.assign(option)
         states = json.loads((folder / "run.json").read_text())["generators"]
         for name, generator in self.generators.items():
             generator.bit_generator.state = states[name]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.settings import SCRIPTS
-from tests.conftest import DQN_FAMILY, SMALL_UPDATES, environment, metrics
+from tests.conftest import BOX_ACTIONS, DQN_FAMILY, SMALL_UPDATES, environment, metrics
 from tests.environments import Recorded
 
 LEARNING = SMALL_UPDATES | {
@@ -78,3 +78,23 @@ def test_a_resumed_run_acts_by_the_policy_that_was_saved(script, module, configu
     best = best_actions(first, np.array(Recorded.observations))
     assert len(best) == 100 and len(np.unique(best, axis=0)) > 1
     np.testing.assert_allclose(Recorded.actions, best, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("script", BOX_ACTIONS)  # the others set the rate in every update
+def test_a_resumed_run_learns_at_the_rates_of_its_own_options(script, module, configured):
+    """Rates so small that no weight moves, although the run before it had large ones."""
+    train = module(script).train
+    options = LEARNING | {"total_timesteps": 60, "log_frequency": 1}
+    config = configured(script, env_id=environment(script, "Repeated"), **options)
+    first = train(config)
+    steps = steps_made(first)
+    rates = {field.name: 1e-12 for field in dataclasses.fields(config) if field.name.endswith("learning_rate")}
+    if script == "sac":
+        rates["temperature_learning_rate"] = 0.0
+    resumed = train(dataclasses.replace(config, **rates, resume=str(first.folder), total_timesteps=2 * steps))
+    assert_same_networks(resumed, first)
+    columns = metrics(resumed.folder)
+    assert columns["global_step"][-1] > steps
+    if script == "sac":
+        temperatures = columns["temperature"][columns["global_step"] > steps]
+        assert len(temperatures) > 1 and len(np.unique(temperatures)) == 1
