@@ -160,6 +160,7 @@ def _stdout_may_close() -> Iterator[None]:
         sys.exit(0)
 
 
+@functools.cache
 def option_docs(config_class: type) -> dict[str, str]:
     """Return the docstring below each option, inherited options included."""
     docs = {}

@@ -6,9 +6,9 @@ They compute in TensorFlow, for the update. Their parameters are the outputs of 
 import math
 from typing import NamedTuple
 
-from common.quiet import without_noise
+from common.quiet import importing
 
-with without_noise():
+with importing():
     import tensorflow as tf
 
 

@@ -5,9 +5,9 @@ import functools
 import math
 
 from common.errors import UserError
-from common.quiet import without_noise
+from common.quiet import importing
 
-with without_noise():
+with importing():
     import keras
 
 

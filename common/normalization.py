@@ -1,9 +1,9 @@
 """Running statistics: of observations, inside the model, and of the discounted return."""
 
 from common.errors import UserError
-from common.quiet import without_noise
+from common.quiet import importing
 
-with without_noise():
+with importing():
     import keras
     import tensorflow as tf
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from common.quiet import without_noise
+from common.quiet import importing
 import numpy as np
 
-with without_noise():
+with importing():
     import keras
     import tensorflow as tf
 

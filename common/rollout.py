@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from common.frame_ring import FrameRing
-from common.quiet import without_noise
+from common.quiet import importing
 import gymnasium as gym
 import numpy as np
 
-with without_noise():
+with importing():
     import tensorflow as tf
 
 

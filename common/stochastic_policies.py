@@ -9,11 +9,11 @@ from typing import ClassVar
 from common.distributions import Categorical, DiagonalGaussian
 from common.networks import chain, tanh_mlp
 from common.numpy_inference import NumpyNetwork, as_array, fast_copy
-from common.quiet import without_noise
+from common.quiet import importing
 import gymnasium as gym
 import numpy as np
 
-with without_noise():
+with importing():
     import keras
     import tensorflow as tf
 

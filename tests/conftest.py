@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from common.cli import main
 import numpy as np
 import pytest
 
@@ -163,6 +164,25 @@ def model_in(folder):
 def command(tmp_path):
     """Run a script as a user would, from an empty folder; returns the finished process."""
     return functools.partial(run_script, tmp_path)
+
+
+@pytest.fixture
+def command_here(module, tmp_path, monkeypatch, capfd):
+    """As `command`, but in this process, which has loaded TensorFlow already: several seconds less."""
+
+    def run(name, *args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "argv", [f"{ROOT / name / name}.py", *map(str, args)])
+        script, code = module(name), 0
+        capfd.readouterr()
+        try:
+            main(script.Config, script.train, script.evaluate)
+        except SystemExit as stop:
+            code = stop.code
+        return subprocess.CompletedProcess(sys.argv, code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

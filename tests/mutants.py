@@ -148,21 +148,27 @@ def random_mutants(script: str, number: int, seed: int) -> list[Mutant]:
     source = (ROOT / path_of(script)).read_text()
     tree = ast.parse(source)
     code = [x for x in tree.body if isinstance(x, ast.FunctionDef) or getattr(x, "name", "") == "Agent"]
+    candidates = [
+        (parent, field, index, what, new)
+        for part in code
+        for parent, field, index in places(part)
+        for what, new in breaks(_at(parent, field, index))
+    ]
+    chosen = random.Random(f"{script} {seed}").sample(candidates, min(number, len(candidates)))
     mutants = []
-    for part in code:
-        for parent, field, index in places(part):
-            child = getattr(parent, field) if index is None else getattr(parent, field)[index]
-            for what, new in breaks(child):
-                value = new if index is None else [*getattr(parent, field)]
-                if index is not None:
-                    value[index] = new
-                old = getattr(parent, field)
-                setattr(parent, field, value)
-                line = getattr(child, "lineno", getattr(parent, "lineno", 0))
-                name = f"line {line}, {what}: {ast.get_source_segment(source, child) or ''}"
-                mutants.append(Mutant(script, "random", " ".join(name.split())[:110], ast.unparse(tree)))
-                setattr(parent, field, old)
-    return random.Random(f"{script} {seed}").sample(mutants, min(number, len(mutants)))
+    for parent, field, index, what, new in chosen:
+        child, old = _at(parent, field, index), getattr(parent, field)
+        setattr(parent, field, new if index is None else [*old[:index], new, *old[index + 1 :]])
+        line = getattr(child, "lineno", getattr(parent, "lineno", 0))
+        name = f"line {line}, {what}: {ast.get_source_segment(source, child) or ''}"
+        mutants.append(Mutant(script, "random", " ".join(name.split())[:110], ast.unparse(tree)))
+        setattr(parent, field, old)
+    return mutants
+
+
+def _at(parent: ast.AST, field: str, index: int | None) -> ast.AST:
+    """Return the node in a field of `parent`, or at an index of the list in that field."""
+    return getattr(parent, field) if index is None else getattr(parent, field)[index]
 
 
 def tests_by_script(scripts: tuple[str, ...]) -> dict[str, list[str]]:

@@ -158,16 +158,16 @@ def test_room_is_needed_for_two_checkpoints(tmp_path, monkeypatch):
         Run(RunConfig(runs_dir=str(tmp_path))).checkpoint(buffer=Stateful(), table=np.zeros(3))
 
 
-def test_folders_that_cannot_be_resumed_are_one_line(command, short_run, tmp_path):
-    assert "is not a run folder" in error_line(command("dqn", "--resume", tmp_path))
+def test_folders_that_cannot_be_resumed_are_one_line(command_here, short_run, tmp_path):
+    assert "is not a run folder" in error_line(command_here("dqn", "--resume", tmp_path))
     folder = shutil.copytree(short_run("dqn")[1], tmp_path / "copy")
-    line = error_line(command("dqn", "--resume", folder, "--env-id", "Acrobot-v1"))
+    line = error_line(command_here("dqn", "--resume", folder, "--env-id", "Acrobot-v1"))
     assert "run of dqn on CartPole-v1" in line and "resume it with its own script" in line
-    line = error_line(command("double_dqn", "--resume", folder))
+    line = error_line(command_here("double_dqn", "--resume", folder))
     assert "run of dqn on CartPole-v1" in line
-    line = error_line(command("dqn", "--resume", folder, "--hidden-sizes", 7, "--total-timesteps", 9999))
+    line = error_line(command_here("dqn", "--resume", folder, "--hidden-sizes", 7, "--total-timesteps", 9999))
     assert "does not fit" in line
-    resumed = command("dqn", "--resume", folder, "--total-timesteps", 1600)  # that did it no harm
+    resumed = command_here("dqn", "--resume", folder, "--total-timesteps", 1600)  # that did it no harm
     assert resumed.returncode == 0, resumed.stderr
 
 

@@ -232,8 +232,7 @@ def test_each_environment_has_the_seed_given_to_it():
 
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_equal_seeds_give_equal_runs_that_can_be_resumed(algorithm, module, configured, monkeypatch):
-    options = {"num_steps": 16, "num_minibatches": 2, "learning_starts": 20, "train_frequency": 32}
-    options |= {"num_envs": 2, "executor": "envpool", "eager": True}
+    options = SMALL_UPDATES | {"num_steps": 16, "train_frequency": 32, "executor": "envpool"}
     firsts, reset = [], EnvPool.reset
 
     def recorded(self, **arguments):

@@ -92,48 +92,50 @@ def test_evaluating_a_saved_model_repeats_the_evaluation(script, command, short_
     assert played.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
 
 
-def test_a_run_folder_can_be_evaluated_too(command, short_run):
+def test_a_run_folder_can_be_evaluated_too(command_here, short_run):
     trained, folder = short_run("dqn")
-    assert command("dqn", "--evaluate", folder).stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
+    assert (
+        command_here("dqn", "--evaluate", folder).stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("name", ["dqn", "q_learning"])
-def test_a_model_file_without_its_run_folder_can_be_evaluated(name, command, short_run, tmp_path):
+def test_a_model_file_without_its_run_folder_can_be_evaluated(name, command_here, short_run, tmp_path):
     trained, folder = short_run(name)
     model = shutil.copy(model_in(folder), tmp_path / f"alone{model_in(folder).suffix}")
-    played = command(name, "--evaluate", model, "--eval-episodes", 3)
+    played = command_here(name, "--evaluate", model, "--eval-episodes", 3)
     assert played.returncode == 0, played.stderr
     assert played.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
 
 
-def test_a_model_of_another_script_is_an_error_that_names_the_right_one(command, short_run):
+def test_a_model_of_another_script_is_an_error_that_names_the_right_one(command_here, short_run):
     _, folder = short_run("dqn")
     for path in (folder, model_in(folder)):
-        line = error_line(command("ppo", "--evaluate", path))
+        line = error_line(command_here("ppo", "--evaluate", path))
         assert f"python dqn/dqn.py --evaluate {model_in(folder)}" in line
 
 
-def test_a_missing_model_is_an_error_of_one_line(command):
-    assert "there is no model" in error_line(command("q_learning", "--evaluate", "nowhere/model.npz"))
+def test_a_missing_model_is_an_error_of_one_line(command_here):
+    assert "there is no model" in error_line(command_here("q_learning", "--evaluate", "nowhere/model.npz"))
 
 
 @pytest.mark.parametrize("script", ["q_learning", "ppo"])
-def test_a_file_that_is_no_model_is_an_error_of_one_line(script, command, tmp_path):
+def test_a_file_that_is_no_model_is_an_error_of_one_line(script, command_here, tmp_path):
     (tmp_path / "model.keras").write_text("not a model")
-    assert "give the model" in error_line(command(script, "--evaluate", "model.keras"))
+    assert "give the model" in error_line(command_here(script, "--evaluate", "model.keras"))
 
 
-def test_a_model_of_another_environment_is_an_error_of_one_line(command, short_run):
+def test_a_model_of_another_environment_is_an_error_of_one_line(command_here, short_run):
     _, folder = short_run("dqn")
-    line = error_line(command("dqn", "--evaluate", model_in(folder), "--env-id", "Acrobot-v1"))
+    line = error_line(command_here("dqn", "--evaluate", model_in(folder), "--env-id", "Acrobot-v1"))
     assert "(4,)" in line and "(6,)" in line and "--env-id" in line
 
 
 @pytest.mark.parametrize("name", ["ManyActions", "DictActions"])
-def test_a_model_for_actions_that_no_script_has_is_an_error_of_one_line(name, command, short_run):
+def test_a_model_for_actions_that_no_script_has_is_an_error_of_one_line(name, command_here, short_run):
     _, folder = short_run("q_learning")
     line = error_line(
-        command("q_learning", "--evaluate", folder, "--env-id", f"tests.environments:{name}-v0")
+        command_here("q_learning", "--evaluate", folder, "--env-id", f"tests.environments:{name}-v0")
     )
     assert "the scripts act in Discrete and Box spaces" in line
 
@@ -145,9 +147,9 @@ def test_a_policy_that_has_diverged_is_an_error_not_a_return(env_id):
         play_episodes(lambda observations: np.full((len(observations), 2), np.nan, np.float32), config)
 
 
-def test_a_table_of_another_environment_is_an_error_of_one_line(command, short_run):
+def test_a_table_of_another_environment_is_an_error_of_one_line(command_here, short_run):
     _, folder = short_run("q_learning")
-    line = error_line(command("q_learning", "--evaluate", folder, "--env-id", "Taxi-v4"))
+    line = error_line(command_here("q_learning", "--evaluate", folder, "--env-id", "Taxi-v4"))
     assert "give the --env-id and the --env-kwargs that it was trained with" in line
 
 

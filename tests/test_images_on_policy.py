@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import DQN_FAMILY, error_line, run_script
+from tests.conftest import DQN_FAMILY, error_line
 from tests.rollouts import SCRIPTS, assert_gradient, record_gradients, train_briefly, update
 
 ACTIONS = gym.spaces.Discrete(3)
@@ -390,8 +390,8 @@ def test_stacks_of_vectors_share_the_statistics_of_their_numbers(script, module,
         ("--network cnn --env-id tests.environments:TinyPicture-v0", "images of 3 × 3 pixels or more"),
     ],
 )
-def test_options_that_do_not_fit_are_one_line(options, words, tmp_path):
-    assert words in error_line(run_script(tmp_path, "a2c", *options.split()))
+def test_options_that_do_not_fit_are_one_line(options, words, command_here, tmp_path):
+    assert words in error_line(command_here("a2c", *options.split()))
     assert not (tmp_path / "runs").exists()
 
 

@@ -122,7 +122,7 @@ INTERRUPTED = [  # Ctrl-C for each script; SIGTERM goes the same way through `co
         for name, number in INTERRUPTED
     ],
 )
-def test_a_signal_leaves_a_model_that_plays_and_a_run_that_resumes(name, number, tmp_path, command):
+def test_a_signal_leaves_a_model_that_plays_and_a_run_that_resumes(name, number, tmp_path, command_here):
     long = [*short_options(name), "--total-timesteps", 10**7]
     process = start_script(tmp_path, name, *long)
     wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/0*")), process)
@@ -134,9 +134,9 @@ def test_a_signal_leaves_a_model_that_plays_and_a_run_that_resumes(name, number,
     assert errors.splitlines()[-1].startswith("interrupted: ") and errors.splitlines()[-1].endswith(advice)
     last_step = int(rows(folder)[-1]["global_step"])
     assert [int(path.name) for path in (folder / "checkpoints").iterdir()] == [last_step]
-    played = command(name, "--evaluate", model_in(folder))
+    played = command_here(name, "--evaluate", model_in(folder))
     assert played.returncode == 0 and played.stdout.startswith("evaluation: "), played.stderr
-    resumed = command(name, "--resume", folder, "--total-timesteps", last_step + 700)
+    resumed = command_here(name, "--resume", folder, "--total-timesteps", last_step + 700)
     assert resumed.returncode == 0, resumed.stderr
     assert int(rows(folder)[-1]["global_step"]) >= last_step + 700
 
