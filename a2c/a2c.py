@@ -13,8 +13,8 @@ Key idea: do not wait for the end of the episode. After n steps, the critic V es
 return. With λ = 1, (2) is the paper's n-step return minus V(s_t). Parallel environments replace replay.
 
 Differences from the paper: all environments share one update, while each thread of A3C updates on its own;
-actor and critic share no layers, except for images; one initial learning rate, not a sampled one; values are
-bootstrapped at time limits.
+actor and critic share no layers, except for images; one initial learning rate, not a sampled one; no entropy
+bonus by default; values are bootstrapped at time limits (README.md lists the rest).
 
 Run: python a2c/a2c.py                                                  Next: diff a2c/a2c.py ppo/ppo.py
 """

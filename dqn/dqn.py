@@ -59,7 +59,7 @@ class Config(RunConfig):
     tau: Fraction = 1.0
     """Target update rate τ: 1 copies the online network (paper)."""
     target_network_frequency: PositiveInt = 100
-    """Gradient steps C between target updates (DQN: 10,000; tuned Double DQN: 30,000)."""
+    """Gradient steps C between target updates (DQN: 10,000; tuned Double DQN: 30,000 frames)."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0

@@ -17,7 +17,7 @@ does not change which action is best, so acting needs A alone. (2) is Double DQN
 Differences from the paper: dense layers on vectors by default (--network cnn --frame-stack 4 for images);
 Adam with an annealed learning rate, not RMSProp; squared errors, not clipped ones (--loss huber); many
 updates in one call; sizes and schedules for small tasks; an optimistic initial Q; uniform replay, as in the
-paper's first experiment; the gradient that enters the shared layers is not scaled by 1/√2.
+paper's first Atari experiment; the gradient that enters the shared layers is not scaled by 1/√2.
 
 Run: python dueling_dqn/dueling_dqn.py  Parent: diff double_dqn/double_dqn.py dueling_dqn/dueling_dqn.py
 """
@@ -61,7 +61,7 @@ class Config(RunConfig):
     tau: Fraction = 1.0
     """Target update rate τ: 1 copies the online network (paper)."""
     target_network_frequency: PositiveInt = 100
-    """Gradient steps C between target updates (DQN: 10,000; tuned Double DQN: 30,000)."""
+    """Gradient steps C between target updates (DQN: 10,000; tuned Double DQN: 30,000 frames)."""
     batch_size: PositiveInt = 128
     """Transitions in a minibatch (paper: 32)."""
     start_epsilon: Fraction = 1.0

@@ -1,6 +1,6 @@
 """Proximal Policy Optimization (PPO).
 
-Schulman, Wolski, Dhariwal, Radford, Klimov, "Proximal Policy Optimization Algorithms", arXiv:1707.06347;
+Schulman, Wolski, Dhariwal, Radford & Klimov, "Proximal Policy Optimization Algorithms", 2017;
 advantages from Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage
 Estimation" (GAE), arXiv:1506.02438, 2015.
 
@@ -10,8 +10,8 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
     L_policy = −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]                                  (4)
     minimize L_policy + c_1 E[(R − V(s))²] / 2 − c_2 E[entropy of π(·|s)], R = A + V  (5)
 
-Key idea: learn from each rollout for several epochs of minibatches. The clipped objective (4) gains nothing
-from moving the ratio (3) out of 1 ± ε, so that the policy stays close to the one that sampled the rollout.
+Key idea: learn from each rollout for several epochs of minibatches. Once the ratio (3) has left 1 ± ε in the
+direction that improves (4), the objective gains nothing more, so the policy has little reason to go far.
 
 Differences from the paper: a constant clip range; bootstrapping at time limits; details of the authors' code
 that the paper does not mention, such as normalized advantages and orthogonal weights (README.md lists them).

@@ -17,8 +17,8 @@ Key ideas: like TD3, SAC puts the smaller of two critics' values into the target
 stochastic and maximizes its entropy together with the return, so it keeps exploring (idea 2). The weight of
 the entropy, the temperature α, is adapted so that the entropy stays near a target H̄ = −dim(A) (idea 3).
 
-Differences from the papers: Glorot initialization; learning rates; sizes of networks and buffer; densities in
-half ranges of the action; many updates in one call.
+Differences from the papers: learning rates; sizes of networks and buffer; densities in half ranges of the
+action; many updates in one call.
 
 Run: python sac/sac.py                                            Parent: diff td3/td3.py sac/sac.py
 """
@@ -187,7 +187,7 @@ def q_values_of(critic: keras.Model, observations: tf.Tensor, actions: tf.Tensor
 
 
 def train(config: Config) -> Result:
-    """Train as in Algorithm 1 of the paper, evaluate, and save everything in a run folder."""
+    """Train as in Algorithm 1 of the second paper, evaluate, and save everything in a run folder."""
     run = Run(config)
     envs = make_envs(config, gym.spaces.Box, bounded=True)
     spaces = envs.single_observation_space, envs.single_action_space

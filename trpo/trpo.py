@@ -1,6 +1,6 @@
 """Trust Region Policy Optimization (TRPO).
 
-Schulman, Levine, Moritz, Jordan, Abbeel, "Trust Region Policy Optimization", ICML 2015, arXiv:1502.05477;
+Schulman, Levine, Moritz, Jordan & Abbeel, "Trust Region Policy Optimization", ICML 2015, arXiv:1502.05477;
 advantages from Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage
 Estimation" (GAE), arXiv:1506.02438, 2015.
 
@@ -16,9 +16,9 @@ Estimation" (GAE), arXiv:1506.02438, 2015.
 to the outputs is 0, so Jᵀ M J is the whole Hessian of D.
 
 Key idea: take the largest step that keeps the action distributions, rather than the parameters, close.
-Inside the trust region (4), L is almost linear and D almost quadratic, which gives the direction x, by
-conjugate gradients. A line search then accepts the first step that improves L and satisfies (4), or keeps
-the old policy.
+Inside the trust region (4), L is almost linear and D almost quadratic, so the best direction x solves
+F x = ∇L; the conjugate gradient method finds it. A line search then accepts the first step that improves L
+and satisfies (4), or keeps the old policy.
 
 Differences from the paper: a critic with GAE, fitted by Adam in minibatches, not the returns of single
 paths; bootstrapping at time limits; normalized advantages; damping in (5); F is computed on the whole
@@ -231,7 +231,7 @@ class Agent(tf.Module):
         }
 
     def objective(self, batch: Batch, log_probs: tf.Tensor) -> tf.Tensor:
-        """Return the surrogate objective L of the policy with these log π(a|s; θ), of shape (batch_size,)."""
+        """Return the surrogate objective L, a scalar, of a policy with these log π(a|s; θ) (batch_size,)."""
         advantages = batch.advantages
         if self.config.normalize_advantages:
             advantages -= tf.reduce_mean(advantages)
