@@ -62,7 +62,6 @@ def tanh_mlp(
         last_layers: layers after the linear output, such as a rescaling to the range of the actions.
         name: name of the model.
     """
-
     layers = [keras.Input(input_shape), *first_layers]
     if len(input_shape) > 1 or output_size is None:  # without an output layer there must be some layer
         layers.append(keras.layers.Flatten())
