@@ -562,6 +562,12 @@ def test_a_row_names_its_commit_and_whether_the_code_has_changed_since(path, cha
     assert commit.startswith(records.commit(folder).removesuffix("+"))
 
 
+def test_a_copy_without_the_history_does_not_have_the_commit_of_a_folder_above(checkout):
+    folder, _ = checkout
+    (folder / "copy").mkdir()
+    assert records.commit(folder / "copy") == ""
+
+
 def test_a_folder_without_a_commit_has_none(tmp_path, capfd):
     assert records.commit(tmp_path) == ""
     (tmp_path / ".git").mkdir()  # not a repository
