@@ -8,7 +8,7 @@ import shutil
 from typing import Any
 
 from common.errors import UserError
-from common.run_folder import sync
+from common.run_folder import sync, write_text
 import numpy as np
 
 
@@ -56,11 +56,16 @@ class Checkpoints:
     def save(self, step: int, counters: dict[str, Any]) -> None:
         """Write the checkpoint of `step`, rename it into place, and delete the previous one.
 
+        If this step has a checkpoint, only its counters are written again.
+
         Raises:
             OSError: if it cannot be written; the previous checkpoint is kept.
         """
         final, partial = self.folder / f"{step:012d}", self.folder / ".partial"
+        generators = {name: value.bit_generator.state for name, value in self.generators.items()}
+        counters = json.dumps(counters | {"generators": generators})
         if final.exists():
+            write_text(final / "run.json", counters)
             return
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -75,8 +80,7 @@ class Checkpoints:
             value.save_state(str(partial / f"{name}.npz"))
         for name, value in self.arrays.items():
             np.save(partial / f"{name}.npy", value)
-        generators = {name: value.bit_generator.state for name, value in self.generators.items()}
-        (partial / "run.json").write_text(json.dumps(counters | {"generators": generators}))
+        (partial / "run.json").write_text(counters)
         sync(partial)
         os.rename(partial, final)
         for old in self.folder.iterdir():
@@ -109,7 +113,7 @@ class Checkpoints:
             rates = [rate for rate in rates if isinstance(rate, keras.Variable)]  # not one of a schedule
             options = [float(rate) for rate in rates]  # of this run; the saved ones may differ
             status = tf.train.Checkpoint(**self.trackables).read(str(folder / "variables"))
-            status.assert_existing_objects_matched()
+            status.assert_consumed()  # a run without its normalizer, for example, does not fit
             for rate, option in zip(rates, options):
                 rate.assign(option)
         states = json.loads((folder / "run.json").read_text())["generators"]

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import difflib
 import functools
+import gc
 import inspect
 import io
 import os
@@ -40,6 +41,7 @@ def main(config_class: type[RunConfig], train: Callable, evaluate: Callable) -> 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # for terminals that cannot show Greek letters
     sys.path.append(os.getcwd())  # finds environments in a module of the user's own
+    gc.freeze()  # the collector need not go through the 600,000 objects of TensorFlow
     try:
         config = parse_config(config_class)
         if config.evaluate:
@@ -80,10 +82,12 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
     """Parse the command line. With `--resume` and `--evaluate`, the options of that run are the defaults.
 
     Raises:
-        UserError: for an unknown option, or a value of the wrong type.
+        UserError: for an unknown option, a value of the wrong type, or both `--resume` and `--evaluate`.
     """
     args = sys.argv[1:] if args is None else args
     config = typed = _parse(config_class, args, config_class())
+    if config.resume and config.evaluate:
+        raise UserError("--resume and --evaluate exclude each other: give one of them")
     path = Path(config.resume or config.evaluate or "")
     folder = path if path.is_dir() else path.parent
     if (config.resume or config.evaluate) and (folder / "config.json").exists():
@@ -91,6 +95,8 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
         if config.evaluate:  # how the run was trained, not how it was shown
             known -= {"render", "capture_video", "track", "eager"}
         recorded = load_config(folder)
+        if config.evaluate and not recorded.get("eval_episodes"):
+            known -= {"eval_episodes"}
         saved = {name: value for name, value in recorded.items() if name in known}
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = _parse(config_class, args, config_class(**saved))

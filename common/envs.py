@@ -5,7 +5,7 @@ true next observation, also at the end of an episode.
 """
 
 from collections.abc import Mapping, Sequence
-import multiprocessing
+import os
 import signal
 from typing import Any
 import warnings
@@ -120,8 +120,10 @@ def make_envs(config: RunConfig, *action_spaces: type[gym.Space], bounded: bool 
     life_loss = getattr(config, "terminal_on_life_loss", False)
     clip_rewards = getattr(config, "clip_rewards", False)
 
+    process = os.getpid()
+
     def create():
-        if multiprocessing.parent_process():  # the parent handles Ctrl-C and ends its workers
+        if os.getpid() != process:  # which handles Ctrl-C and ends its workers
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         env = make_env(config.env_id, **view)
         _check_action_space(env, config, action_spaces, bounded)

@@ -85,7 +85,7 @@ class Logger:
 
 
 class MetricsFile:
-    """A CSV file: one line per row, flushed at once, with the columns of the first row.
+    """A CSV file: one line per row, flushed at once, with the columns of the first row with metrics.
 
     Args:
         path: of the file; a resumed run appends to it.
@@ -94,7 +94,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, keep_until: int, header: Sequence[str] = METRICS_COLUMNS):
-        columns, rows = None, []
+        self.path, columns, rows = path, None, []
         if path.exists():
             with path.open(newline="") as file:
                 columns, *rows = list(csv.reader(file)) or [None]
@@ -106,11 +106,13 @@ class MetricsFile:
         self.left_out: set[str] = set()
 
     def write(self, row: dict[str, float]) -> None:
-        """Append a row; the first one decides the columns."""
+        """Append a row; the first one with metrics of the script decides the columns."""
         if self.columns is None:
             self.columns = list(row)
             self.file.truncate()  # the header of a run without rows
             self.file.write(",".join(self.columns) + "\n")
+        if self.columns == list(METRICS_COLUMNS) and len(row) > len(self.columns):
+            self._add_columns(list(row))
         if unknown := row.keys() - {*self.columns, *self.left_out}:
             self.left_out |= unknown
             names = ", ".join(sorted(unknown))
@@ -119,6 +121,15 @@ class MetricsFile:
         values = (row.get(name, math.nan) for name in self.columns)
         self.file.write(",".join("" if math.isnan(value) else f"{value:.10g}" for value in values) + "\n")
         self.file.flush()
+
+    def _add_columns(self, columns: list[str]) -> None:
+        """Give the rows that were written before the first update all columns."""
+        self.file.close()
+        _, *rows = self.path.read_text().splitlines()
+        empty = "," * (len(columns) - len(self.columns))
+        lines = [",".join(columns), *(row + empty for row in rows)]
+        write_text(self.path, "\n".join(lines) + "\n")
+        self.columns, self.file = columns, self.path.open("a", newline="")
 
     def close(self) -> None:
         """Sync and close the file."""

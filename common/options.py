@@ -59,7 +59,7 @@ class RunConfig:
     checkpoint_frequency: NonNegativeInt = 10_000
     """Environment steps per checkpoint, or more if saving is slow; 0 saves one at the end only."""
     resume: str | None = None
-    """Run folder to continue from its last checkpoint; options that are not given are those of the run."""
+    """Run folder to continue; on the command line, options that are not given are those of the run."""
     evaluate: str | None = None
     """Run folder or saved model to evaluate, without training."""
     eager: bool = False

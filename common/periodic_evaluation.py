@@ -39,7 +39,9 @@ class PeriodicEvaluation:
         (seed,) = np.random.SeedSequence([config.seed, 3]).generate_state(1).tolist()
         self.config = dataclasses.replace(config, seed=seed, render=False)
         self.folder, self.logger = folder, logger
-        self.best = read_best(folder / "best_model.json")
+        episodes = {name: getattr(config, name) for name in ("env_kwargs", "seed", "eval_episodes")}
+        self.episodes = json.loads(json.dumps(episodes))
+        self.best = read_best(folder / "best_model.json", self.episodes)
 
     def play(self, evaluate: Callable[..., np.ndarray], model: Any, global_step: int, seconds: float) -> None:
         """Evaluate a model, write the result, and save the model if it is better than all before.
@@ -71,7 +73,8 @@ class PeriodicEvaluation:
     def _save_best(self, model: Any, row: dict[str, float]) -> None:
         path = save_model(model, self.folder, "best_model")  # first: a crash between the two loses no model
         self.best = {"model": path.name} | {name: row[name] for name in ("global_step", "mean_return")}
-        write_text(self.folder / "best_model.json", json.dumps(self.best) + "\n")
+        text = json.dumps(self.best | {"episodes": self.episodes})
+        write_text(self.folder / "best_model.json", text + "\n")
 
     def print_best(self) -> None:
         """Print the path of the best model, its mean return, and its step, if there is one."""
@@ -80,19 +83,24 @@ class PeriodicEvaluation:
             print(f"best model: {self.folder / name} ({result})", flush=True)
 
 
-def read_best(path: Path) -> dict[str, Any]:
+def read_best(path: Path, episodes: dict[str, Any]) -> dict[str, Any]:
     """Return file name, step, and mean return of the best model; without one, the return is -inf.
+
+    A model that played other episodes than `episodes` describes, before the run was resumed, does not count.
 
     Raises:
         UserError: if the file cannot be read.
     """
+    none = {"model": None, "global_step": 0, "mean_return": -math.inf}
     if not path.exists():
-        return {"model": None, "global_step": 0, "mean_return": -math.inf}
+        return none
     try:
         best = json.loads(path.read_text())
+        if best.get("episodes", episodes) != episodes:
+            return none
         kinds = {"model": str, "global_step": int, "mean_return": float}
         return {name: kind(best[name]) for name, kind in kinds.items()}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: delete it to forget the best model") from error
 
 

@@ -268,7 +268,7 @@ class Run:
         Raises:
             Stopped: after saving, if a signal ended the training loop.
         """
-        model = next(iter(networks.values()))
+        model, returns = next(iter(networks.values())), np.zeros(0)
         if not (self._last_metrics or self.config.resume or self.stop_signal.number):
             print("warning: the run ended before its first update: raise --total-timesteps", file=sys.stderr)
         if self._last_row_step != self.global_step:
@@ -280,7 +280,7 @@ class Run:
             self.periodic_evaluation.print_best()
             if curve := draw_learning_curve(self.config, self.folder):
                 print(f"learning curve: {curve}", flush=True)
-        returns = np.zeros(0)
+            (self.folder / "evaluation.json").unlink(missing_ok=True)  # of the model before a resumed run
         if not self.stop_signal.number and self.config.eval_episodes:
             returns = evaluate(model, self.config, self.folder)
             with write_errors(self.folder):

@@ -119,7 +119,7 @@ def read_options(text: str) -> dict[str, Any]:
 
 
 def check_same_task(folder: Path, config: RunConfig) -> None:
-    """Check that a run folder is of the script and the environment of `config`.
+    """Check that a run folder is of the script, the environment, and the bins of `config`.
 
     Raises:
         UserError: if it is of others, or not a run folder.
@@ -130,6 +130,9 @@ def check_same_task(folder: Path, config: RunConfig) -> None:
             f"{folder} is a run of {saved.get('algorithm')} on {saved.get('env_id')}, not of"
             f" {config.algorithm} on {config.env_id}: resume it with its own script and environment"
         )
+    bins = getattr(config, "bins", ())
+    if saved.get("bins", [*bins]) != [*bins]:  # a table of as many states may mean other states
+        raise UserError(f"{folder} has a table of other bins: resume it with its own --bins")
 
 
 def write_text(path: Path, text: str) -> None:

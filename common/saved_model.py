@@ -31,9 +31,12 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray])
         evaluate: the script's `evaluate(model, config, folder)`.
 
     Raises:
-        UserError: if there is no such model, another script trained it, or it does not fit the environment.
+        UserError: if there is no such model, another script trained it, it does not fit the environment, or
+            there are no episodes to play.
     """
     validate(config)
+    if not config.eval_episodes:
+        raise UserError("--evaluate needs episodes to play, and --eval-episodes is 0: give at least 1")
     check_display(config)
     path = Path(config.evaluate)
     if path.is_dir():
@@ -60,9 +63,7 @@ def evaluate_saved_model(config: RunConfig, evaluate: Callable[..., np.ndarray])
                 f"{path} maps {inputs} to ({outputs},), but {config.env_id} needs {needed_inputs} to"
                 f" ({needed_outputs},): give the --env-id and the --env-kwargs that it was trained with"
             )
-    returns = evaluate(model, config, path.parent)
-    if len(returns):
-        print_evaluation(returns)
+    print_evaluation(evaluate(model, config, path.parent))
 
 
 def _load_model(path: Path) -> tuple[Any, tuple[int, ...], int]:

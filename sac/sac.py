@@ -57,7 +57,7 @@ class Config(RunConfig):
     temperature_learning_rate: NonNegative = 1e-3
     """Learning rate of the Adam of log α (SAC: 3e-4); 0 keeps the temperature fixed."""
     temperature: Positive = 1.0
-    """Initial temperature α (the authors' code: 1)."""
+    """Initial temperature α (the authors' code: 1); a resumed run has that of its checkpoint."""
     target_entropy: float = -1.0
     """Target H̄ of the entropy, divided by the number of dimensions of the action (SAC: −1)."""
     buffer_size: PositiveInt = 200_000

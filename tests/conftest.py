@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import gc
 import importlib
 import os
 from pathlib import Path
@@ -174,6 +175,7 @@ def command_here(module, tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "argv", [f"{ROOT / name / name}.py", *map(str, args)])
+        monkeypatch.setattr(gc, "freeze", lambda: None)  # other tests have objects in this process
         script, code = module(name), 0
         capfd.readouterr()
         try:

@@ -1,6 +1,7 @@
 """Tiny environments whose true values are known; ids are `tests.environments:<name>`."""
 
 import random
+import signal
 from typing import ClassVar
 
 import gymnasium as gym
@@ -310,6 +311,14 @@ class Broken(gym.Env):
         np.stack([])
 
 
+class Signals(OneState):
+    """Shows whether its process ignores Ctrl-C."""
+
+    def reset(self, *, seed=None, options=None):
+        _, info = super().reset(seed=seed)
+        return np.full(1, signal.getsignal(signal.SIGINT) == signal.SIG_IGN, np.float32), info
+
+
 class NeedsSize(gym.Env):
     """Cannot be created without an argument."""
 
@@ -321,6 +330,7 @@ for name, entry_point, options in [
     ("OneArray-v0", OneArray, {}),
     ("NanStart-v0", NanStart, {}),
     ("Broken-v0", Broken, {}),
+    ("Signals-v0", Signals, {}),
     ("NeedsSize-v0", NeedsSize, {}),
     ("Global-v0", Global, {}),
     ("GlobalScale-v0", Global, {"scaled": True}),

@@ -94,6 +94,19 @@ def test_an_interrupted_checkpoint_does_not_count(tmp_path):
     assert restored["buffer"].content == "content 1" and read_counters(tmp_path)["global_step"] == 500
 
 
+def test_counters_that_change_after_a_checkpoint_of_the_same_step_are_those_that_count(tmp_path):
+    """Ctrl-C while a checkpoint is written: the last row of the run then takes the episodes."""
+    run = Run(RunConfig(runs_dir=str(tmp_path), log_frequency=1000))
+    run.checkpoint()
+    run.global_step = 500
+    run._unlogged_episodes = [(85.0, 85)]
+    run.save_checkpoint()
+    run._write_row()
+    run.save_checkpoint()
+    assert read_counters(run.folder / "checkpoints")["unlogged_episodes"] == []
+    assert read_counters(run.folder / "checkpoints")["last_row_step"] == 500
+
+
 def test_an_interrupted_checkpoint_is_not_resumed_from(tmp_path):
     run = Run(RunConfig(runs_dir=str(tmp_path)))
     rng = np.random.default_rng(0)

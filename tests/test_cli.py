@@ -1,6 +1,7 @@
 """The command line: options, help, errors of one line, and exit codes."""
 
 import dataclasses
+import gc
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 from common.cli import main, option_docs, parse_config
 from common.errors import UserError
 from common.options import RunConfig
+from common.quiet import importing
 from common.signals import Stopped
 import pytest
 
@@ -176,6 +178,41 @@ def test_a_resumed_run_keeps_its_options(short_run):
     assert config.resume == str(folder) and config.hidden_sizes == Config().hidden_sizes
     config = parse_config(Config, ["--resume", str(folder), "--gradient-steps", "7"])
     assert (config.total_timesteps, config.gradient_steps) == (1500, 7)
+
+
+def test_an_evaluation_has_episodes_though_the_run_had_none(short_run, tmp_path):
+    folder = shutil.copytree(short_run("dqn")[1], tmp_path / "copy")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"eval_episodes": 3', '"eval_episodes": 0'))
+    assert parse_config(Config, ["--evaluate", str(folder)]).eval_episodes == Config().eval_episodes
+    assert parse_config(Config, ["--resume", str(folder)]).eval_episodes == 0
+
+
+def test_an_evaluation_without_episodes_and_two_runs_at_once_are_one_line(command_here, short_run):
+    _, folder = short_run("dqn")
+    line = error_line(command_here("dqn", "--evaluate", folder, "--eval-episodes", 0))
+    assert "--evaluate needs episodes to play" in line
+    assert "give one of them" in error_line(command_here("dqn", "--evaluate", folder, "--resume", folder))
+
+
+def test_the_objects_of_tensorflow_are_kept_from_the_garbage_collector(monkeypatch, tmp_path):
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("tensorflow" in sys.modules))
+    monkeypatch.setattr(sys, "argv", ["dqn.py", "--runs-dir", str(tmp_path)])
+    main(Config, lambda config: frozen.append(config.env_id), None)
+    assert frozen == [True, "CartPole-v1"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_import_leaves_the_garbage_collector_as_it_was(enabled, monkeypatch):
+    calls = []
+    monkeypatch.setattr(gc, "isenabled", lambda: enabled)
+    monkeypatch.setattr(gc, "disable", lambda: calls.append("off"))
+    monkeypatch.setattr(gc, "enable", lambda: calls.append("on"))
+    with pytest.raises(ImportError), importing():
+        calls.append("import")
+        raise ImportError
+    assert calls == ["off", "import"] + ["on"] * enabled
 
 
 def test_an_evaluated_run_keeps_its_options_but_not_how_it_was_shown(short_run, tmp_path):

@@ -1,5 +1,8 @@
 """Environments: true next observations, seeds, spaces, and errors of one line."""
 
+import multiprocessing
+import signal
+
 from common import create_env as create_env_module
 from common.envs import (
     finished_episodes,
@@ -304,6 +307,21 @@ def test_sticky_actions_are_those_of_the_game_unless_chosen(chance):
     pytest.importorskip("envpool")
     config.executor, config.env_id = "envpool", "ale_py:ALE/Pong-v5"
     assert make_envs(config, gym.spaces.Discrete).unwrapped.options["repeat_action_probability"] == expected
+
+
+def test_ctrl_c_is_for_the_process_that_trains(monkeypatch):
+    """Also if it is the child of another one; the workers of its environments ignore it."""
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, it is ignored
+    try:
+        for executor, ignored in ("sync", False), ("async", True):
+            envs = discrete_envs("tests.environments:Signals-v0", num_envs=2, executor=executor)
+            observations, _ = envs.reset()
+            envs.close()
+            assert observations.tolist() == [[ignored]] * 2
+            assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("executor", ["sync", "async"])

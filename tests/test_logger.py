@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from common.errors import UserError
 import common.logger
-from common.logger import Logger, MetricsFile, draw_learning_curve, moving_average
+from common.logger import METRICS_COLUMNS, Logger, MetricsFile, draw_learning_curve, moving_average
 from common.options import RunConfig
 from common.run import Run
 import numpy as np
@@ -28,6 +28,23 @@ def test_the_first_row_decides_the_columns(tmp_path, capsys):
         "global_step,loss,return\n10,0.1,\n20,,0.3333333333\n30,,\n"  # each row is written at once
     )
     file.close()
+
+
+def test_rows_before_the_first_update_get_the_columns_of_the_later_ones(tmp_path, capsys):
+    """A run that is stopped before its first update, and resumed."""
+    path, row = tmp_path / "metrics.csv", dict.fromkeys(METRICS_COLUMNS, 1.0)
+    for loss, step in ({}, 10), ({}, 20), ({"loss": 0.5}, 30), ({"loss": 0.25}, 40):
+        file = MetricsFile(path, keep_until=step)
+        file.write(row | loss | {"global_step": step})
+        file.close()
+    assert path.read_text().splitlines() == [
+        "global_step,seconds,episodic_return,episodic_length,loss",
+        "10,1,1,1,",
+        "20,1,1,1,",
+        "30,1,1,1,0.5",
+        "40,1,1,1,0.25",
+    ]
+    assert not capsys.readouterr().err
 
 
 def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path):

@@ -138,6 +138,16 @@ def test_a_resumed_run_cuts_the_rows_after_its_checkpoint_and_keeps_the_best(tmp
     assert best_of(run.folder) == 10.0
 
 
+@pytest.mark.parametrize("option", [{"env_kwargs": {"size": 1}}, {"seed": 5}, {"eval_episodes": 3}])
+def test_a_model_that_played_other_episodes_is_not_the_best(option, tmp_path):
+    run = make_run(tmp_path)
+    evaluate_at(run, [9.0])
+    run.save_checkpoint()
+    resumed = make_run(tmp_path, resume=str(run.folder), **option)
+    evaluate_at(resumed, [6.0])
+    assert best_of(run.folder) == 6.0
+
+
 def test_the_clock_stands_still_meanwhile(tmp_path):
     def slow(model, config):
         time.sleep(0.3)

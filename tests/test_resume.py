@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from common.errors import UserError
 import numpy as np
 import pytest
 
@@ -53,6 +54,32 @@ def test_a_resumed_run_equals_one_that_never_stopped(script, module, configured)
     assert len(whole.episode_returns) == config.total_timesteps
     np.testing.assert_allclose(resumed.episode_returns, whole.episode_returns, rtol=1e-5)
     assert_same_networks(resumed, whole)
+
+
+@pytest.mark.parametrize("option", ["normalize_observations", "normalize_rewards"])
+def test_a_resumed_run_does_not_lose_its_normalizer(option, module, configured):
+    config = configured("ppo", env_id=environment("ppo", "Repeated"), total_timesteps=60, **LEARNING)
+    first = module("ppo").train(config)
+    config = dataclasses.replace(config, resume=str(first.folder), **{option: False})
+    with pytest.raises(UserError, match="does not fit: resume with the options of that run"):
+        module("ppo").train(config)
+
+
+def test_a_table_is_not_resumed_with_other_bins_though_their_number_is_the_same(module, configured):
+    config = configured("q_learning", bins=(2, 3, 4, 5), total_timesteps=60)
+    config.resume = str(module("q_learning").train(config).folder)
+    config.bins = (5, 4, 3, 2)
+    with pytest.raises(UserError, match="has a table of other bins"):
+        module("q_learning").train(config)
+
+
+def test_the_returns_of_an_earlier_model_do_not_stay(module, configured):
+    config = configured("q_learning", total_timesteps=60, eval_episodes=1)
+    folder = module("q_learning").train(config).folder
+    assert (folder / "evaluation.json").exists()
+    config = dataclasses.replace(config, resume=str(folder), total_timesteps=90, eval_episodes=0)
+    module("q_learning").train(config)
+    assert not (folder / "evaluation.json").exists()
 
 
 def best_actions(result, observations):
