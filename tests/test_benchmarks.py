@@ -660,12 +660,14 @@ def test_speeds_by_number_of_environments_are_those_of_the_settings(monkeypatch,
 
 def test_a_pair_may_vary_another_row():
     rows = settings.select(settings.PAIRS, ("ppo",), ("HalfCheetah-v5",))
-    one, eight = sorted(rows, key=lambda row: row.num_envs)
-    assert (one.executor, eight.executor) == ("sync", "envpool")
-    assert (one.num_envs, eight.num_envs) == (1, 8)
-    assert eight.ours == one.ours | {"num_steps": 256, "executor": "envpool"}  # 8 × 256 = 2,048 steps
-    assert eight.theirs == one.theirs | {"n_steps": 256} and one.ours["num_steps"] == 2_048
-    assert (one.peers, eight.peers) == (["sb3", "sbx"], ["sb3"])
+    one, *others = sorted(rows, key=lambda row: row.num_envs)
+    assert (one.executor, one.num_envs, one.peers) == ("sync", 1, ["sb3", "sbx"])
+    assert one.ours["num_steps"] == 2_048 and [row.num_envs for row in others] == [8, 64]
+    for row in others:
+        num_steps = 2_048 // row.num_envs  # the same number of transitions in a rollout
+        assert row.executor == "envpool" and row.peers == ["sb3"]
+        assert row.ours == one.ours | {"num_steps": num_steps, "executor": "envpool"}
+        assert row.theirs == one.theirs | {"n_steps": num_steps}
 
 
 def test_executors_select_the_pairs(monkeypatch, tmp_path):
@@ -683,7 +685,7 @@ def test_executors_select_the_pairs(monkeypatch, tmp_path):
     monkeypatch.setattr(speed, "measure_pair", measure_pair)
     chosen = speed.Options(scripts=("trpo",), executors=("envpool",), repeats=1, results=tmp_path)
     speed.pairs(chosen)
-    assert measured == [("trpo", 8, "sb3-contrib"), ("trpo", 64, "sb3-contrib")]
+    assert measured == [("trpo", num_envs, "sb3-contrib") for num_envs in (8, 64, 64)]
     speed.pairs(dataclasses.replace(chosen, executors=()))  # the others are added, and replace none of these
     rows = records.read_csv(tmp_path / "speed.csv")
     assert [(row["env_id"], row["num_envs"], row["executor"]) for row in rows] == [
@@ -691,6 +693,7 @@ def test_executors_select_the_pairs(monkeypatch, tmp_path):
         ("CartPole-v1", "64", "envpool"),
         ("HalfCheetah-v5", "1", "sync"),
         ("HalfCheetah-v5", "8", "envpool"),
+        ("HalfCheetah-v5", "64", "envpool"),
     ]
 
 
