@@ -392,12 +392,18 @@ def script_below(pid):
     return wait_for(find)
 
 
+def has_rows(path):
+    """Whether a metrics.csv has a row below its header."""
+    return len(path.read_text().splitlines()) > 1
+
+
 @pytest.mark.parametrize("by_terminal", [False, True])
 def test_learning_that_is_ended_ends_its_scripts_after_they_have_saved(by_terminal, tmp_path):
     """A terminal sends Ctrl-C to all processes of its command."""
     command = [sys.executable, "benchmarks/learning.py", "--scripts", "dqn", "--envs", "CartPole-v1"]
     large = "--hidden-sizes 2048 2048 --gradient-steps 1"  # so that saving takes longer than a second signal
-    extra = f"--extra=--total-timesteps 100000000 --checkpoint-frequency 0 {large}"
+    soon = "--learning-starts 50 --train-frequency 50"  # the first row, which shows that training goes on
+    extra = f"--extra=--total-timesteps 100000000 --checkpoint-frequency 0 {large} {soon}"
     command += [extra, "--seeds", "0", "1", "2", "--workers", "2"]
     command += ["--results", tmp_path, "--runs-dir", tmp_path / "runs"]
     learner = psutil.Popen(
@@ -409,7 +415,7 @@ def test_learning_that_is_ended_ends_its_scripts_after_they_have_saved(by_termin
     )
     running = []
     try:
-        wait_for(lambda: len(list((tmp_path / "runs").glob("*/metrics.csv"))) == 2)
+        wait_for(lambda: sum(map(has_rows, (tmp_path / "runs").glob("*/metrics.csv"))) == 2)
         running = learner.children()
         os.killpg(learner.pid, signal.SIGINT) if by_terminal else learner.terminate()
         assert learner.wait(timeout=60) == (1 if by_terminal else 128 + signal.SIGTERM)
