@@ -92,11 +92,11 @@ def parse_config(config_class: type[RunConfig], args: list[str] | None = None) -
     folder = path if path.is_dir() else path.parent
     if (config.resume or config.evaluate) and (folder / "config.json").exists():
         known = {field.name for field in dataclasses.fields(config_class)} - {"resume", "evaluate"}
+        recorded = load_config(folder)
         if config.evaluate:  # how the run was trained, not how it was shown
             known -= {"render", "capture_video", "track", "eager"}
-        recorded = load_config(folder)
-        if config.evaluate and not recorded.get("eval_episodes"):
-            known -= {"eval_episodes"}
+            if not recorded.get("eval_episodes"):
+                known -= {"eval_episodes"}
         saved = {name: value for name, value in recorded.items() if name in known}
         saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = _parse(config_class, args, config_class(**saved))

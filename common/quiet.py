@@ -43,9 +43,9 @@ def without_noise() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import TensorFlow or Keras in this block, without their messages.
+    """Import TensorFlow or Keras in this block, without messages and without garbage collection.
 
-    They create 600,000 objects that stay, and the garbage collector would go through them again and again.
+    The two create 600,000 objects that stay, and the collector would go through them again and again.
     """
     enabled = gc.isenabled()
     gc.disable()

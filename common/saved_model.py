@@ -8,7 +8,7 @@ from common.envs import make_env, view_options
 from common.errors import UserError
 from common.evaluation import check_display, print_evaluation
 from common.options import RunConfig, validate
-from common.quiet import without_noise
+from common.quiet import importing
 from common.run_folder import load_config, replacing
 import gymnasium as gym
 import numpy as np
@@ -73,7 +73,7 @@ def _load_model(path: Path) -> tuple[Any, tuple[int, ...], int]:
             with np.load(path) as saved:
                 table = saved["model"]
             return table, table.shape[:1], table.shape[1]
-        with without_noise():
+        with importing():
             import keras
 
         model = keras.models.load_model(path, compile=False)

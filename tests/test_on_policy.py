@@ -411,6 +411,7 @@ def test_a_resumed_run_continues_with_the_whole_agent(on_policy, tmp_path, monke
     restored_state, restored = first_acts[2]
     for name, value in restored_state.items():
         if name == "optimizer 1":  # the learning rate, which every update sets
+            np.testing.assert_equal(value, initial_states[1][name])
             continue
         np.testing.assert_equal(value, last_state[name], err_msg=name)
         assert np.any(value != initial_states[1][name]), f"{name} did not change in training"
